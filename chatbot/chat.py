@@ -1,0 +1,266 @@
+"""A conversation with a model: history, replies, streaming.
+
+A session holds the words of one conversation and its own random generator, and nothing else: any
+number of sessions share one model, in any number of threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    PreTrainedTokenizerFast,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TextIteratorStreamer,
+)
+
+from chatbot.checkpoints import load_chatbot
+from chatbot.data import clean_text
+from chatbot.decoding import generate, reply_text
+from chatbot.explain import explain_reply
+from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
+from chatbot.presets import DEFAULT_GENERATION_PRESET, GenerationPreset, generation_preset
+from chatbot.tokenization import encode_context, is_lowercasing, restore_case
+
+MAX_MESSAGE_CHARACTERS = 10_000
+NOTHING_SAID = "I did not catch anything. What would you like to talk about?"
+NOTHING_TO_SAY = "I have no words for that yet. Could you put it another way?"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds to the first token and to the last, and how many tokens there were."""
+
+    first_token: float
+    total: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the model answered, and what can be seen of why.
+
+    Args:
+        text: The reply as a person reads it.
+        tokens: Its tokens as text, `<end>` included where it came.
+        candidates: All replies that were compared, best first; `text` is the first.
+        scores: log p of each candidate under the model.
+        attention: Weights, (tokens, source_tokens); None without attention.
+        source_tokens: What the encoder read, as text.
+        timing: How long it took.
+    """
+
+    text: str
+    tokens: list[str]
+    candidates: list[str]
+    scores: list[float]
+    attention: Tensor | None
+    source_tokens: list[str]
+    timing: Timing
+
+
+class ChatSession:
+    """One conversation.
+
+    >>> session = ChatSession.from_pretrained()  # the shipped model
+    >>> session.reply("hello!").text  # doctest: +SKIP
+    'Hello! How are you today?'
+
+    Args:
+        model: Shared freely: no state lives on it.
+        tokenizer: The model's own.
+        preset: A name of `hub_config/generation_presets.yaml`, or a preset of one's own.
+        max_source_tokens: Tokens of history that the encoder reads. None: as in training.
+        messages: What was said before.
+        seed: Of the draws. None: a new one each time.
+    """
+
+    def __init__(
+        self,
+        model: RnnSeq2SeqForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerFast,
+        preset: GenerationPreset | str = DEFAULT_GENERATION_PRESET,
+        *,
+        max_source_tokens: int | None = None,
+        messages: Sequence[Mapping[str, Any]] = (),
+        seed: int | None = None,
+    ):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.preset = generation_preset(preset) if isinstance(preset, str) else preset
+        self.max_source_tokens = max_source_tokens or model.config.max_source_positions
+        self.messages = [dict(message) for message in messages]
+        self.generator = torch.Generator()
+        if seed is None:
+            self.generator.seed()
+        else:
+            self.generator.manual_seed(seed)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str | None = None, **options: Any) -> ChatSession:
+        """A session with the model in a folder; None: with the shipped one."""
+        return cls(*load_chatbot(folder), **options)
+
+    def reset(self) -> None:
+        """Forget what was said."""
+        self.messages = []
+
+    def undo(self) -> str | None:
+        """Take back the last message and its reply. Returns the message, None if there was none."""
+        while self.messages:
+            message = self.messages.pop()
+            if message["role"] == "user":
+                return str(message["content"])
+        return None
+
+    def reply(self, text: str) -> Reply:
+        """Answer a message. Both go into the history, except that nothing said changes nothing."""
+        message = clean_message(text)
+        if not message:
+            return _fixed_reply(NOTHING_SAID)
+        context = self._context(message)
+        started = time.perf_counter()
+        beams = self.preset.num_beams
+        sequences = self._generate(context, candidates=beams)
+        seconds = time.perf_counter() - started
+        return self._finish(message, context, sequences, Timing(seconds, seconds, 0))
+
+    def stream(self, text: str) -> Generator[str, None, Reply]:
+        """Answer a message, yielding the reply as it grows: each time the whole text so far.
+
+        Closing the iterator early stops the model; what was said till then stays in the history.
+        The generator's return value is the `Reply`.
+
+        Raises:
+            ValueError: The preset searches with beams, which cannot stream.
+        """
+        if not self.preset.can_stream:
+            raise ValueError(f"num_beams={self.preset.num_beams} cannot stream; allowed: 1.")
+        message = clean_message(text)
+        if not message:
+            yield NOTHING_SAID
+            return _fixed_reply(NOTHING_SAID)
+        stream = _Stream(self, self._context(message))
+        said = ""
+        try:
+            for said in stream:
+                yield said
+        finally:
+            sequences = stream.stop()
+            reply = self._finish(message, stream.context, sequences, stream.timing())
+        if reply.text != said:
+            yield reply.text
+        return reply
+
+    def _context(self, message: str) -> list[int]:
+        messages = [*self.messages, {"role": "user", "content": message}]
+        return encode_context(self.tokenizer, messages, self.max_source_tokens)
+
+    def _generate(self, context: list[int], **options: Any) -> Tensor:
+        """Candidates, (candidates, tokens), begun with `<go>`."""
+        return generate(
+            self.model, self.tokenizer, [context], self.preset, self.generator, **options
+        ).sequences
+
+    def _finish(self, message: str, context: list[int], sequences: Tensor, timing: Timing) -> Reply:
+        """Put message and reply into the history."""
+        candidates = [self._trim(sequence.tolist()) for sequence in sequences]
+        texts = [reply_text(self.tokenizer, candidate) for candidate in candidates]
+        looks = [explain_reply(self.model, context, candidate) for candidate in candidates]
+        best = candidates[0]
+        reply = Reply(
+            text=texts[0] if any(c.isalnum() for c in texts[0]) else NOTHING_TO_SAY,
+            tokens=self._spell(best),
+            candidates=texts,
+            scores=[float(look.log_probabilities.sum()) for look in looks],
+            attention=looks[0].attention,
+            source_tokens=self._spell(context),
+            timing=Timing(timing.first_token, timing.total, len(best)),
+        )
+        self.messages.append({"role": "user", "content": message})
+        self.messages.append({"role": "assistant", "content": reply.text})
+        return reply
+
+    def _trim(self, sequence: list[int]) -> list[int]:
+        """Without `<go>`, and without padding after `<end>`."""
+        end = self.tokenizer.eos_token_id
+        tokens = sequence[1:]
+        return tokens[: tokens.index(end) + 1] if end in tokens else tokens or [end]
+
+    def _spell(self, tokens: list[int]) -> list[str]:
+        return [self.tokenizer.decode([token]) for token in tokens]
+
+
+class _Stream:
+    """Generation in a thread of its own, read as text that grows."""
+
+    def __init__(self, session: ChatSession, context: list[int]):
+        self.context = context
+        self.lowercasing = is_lowercasing(session.tokenizer)
+        self.pieces = TextIteratorStreamer(session.tokenizer, skip_special_tokens=True)
+        self.stopped = Event()
+        self.started = time.perf_counter()
+        self.first: float | None = None
+        self.sequences: Tensor | None = None
+        self.error: BaseException | None = None
+        self.thread = Thread(target=self._run, args=(session,), daemon=True)
+        self.thread.start()
+
+    def __iter__(self) -> Iterator[str]:
+        said = ""
+        for piece in self.pieces:
+            said += piece
+            if not said.strip():
+                continue
+            if self.first is None:
+                self.first = time.perf_counter() - self.started
+            yield restore_case(said.strip()) if self.lowercasing else said.strip()
+
+    def stop(self) -> Tensor:
+        """End the generation. Returns what was generated, (1, tokens)."""
+        self.stopped.set()
+        self.thread.join()
+        if self.error is not None:
+            raise self.error
+        assert self.sequences is not None
+        return self.sequences
+
+    def timing(self) -> Timing:
+        total = time.perf_counter() - self.started
+        return Timing(total if self.first is None else self.first, total, 0)
+
+    def _run(self, session: ChatSession) -> None:
+        criteria = StoppingCriteriaList([_StopWhen(self.stopped)])
+        try:
+            self.sequences = session._generate(
+                self.context, streamer=self.pieces, stopping_criteria=criteria
+            )
+        except BaseException as error:  # shown where the text is read, not lost in the thread
+            self.error = error
+        finally:
+            self.pieces.end()
+
+
+class _StopWhen(StoppingCriteria):
+    def __init__(self, event: Event):
+        self.event = event
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
+
+
+def clean_message(text: str) -> str:
+    """What a person typed, without control characters, and the end of it where it is very long."""
+    return clean_text(text[-MAX_MESSAGE_CHARACTERS:])
+
+
+def _fixed_reply(text: str) -> Reply:
+    return Reply(text, [], [text], [0.0], None, [], Timing(0.0, 0.0, 0))

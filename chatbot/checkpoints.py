@@ -1,0 +1,68 @@
+"""Chatbots on disk: a model and its tokenizer in one folder, laid out as a Hub repository."""
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from chatbot.folders import whole_folder
+from chatbot.hub_files import hub_config_path
+from chatbot.modeling import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration
+
+
+def load_chatbot(
+    folder: Path | str | None = None,
+) -> tuple[RnnSeq2SeqForConditionalGeneration, PreTrainedTokenizerFast]:
+    """Load a model, in float32 and ready to answer, and its tokenizer. None: the shipped ones.
+
+    Raises:
+        FileNotFoundError: No such folder, or a file is missing in it.
+        ValueError: The folder holds a model of another architecture.
+    """
+    folder = hub_config_path("pretrained") if folder is None else Path(folder)
+    _check_folder(folder)
+    model = RnnSeq2SeqForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def save_chatbot(
+    model: RnnSeq2SeqForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    overwrite: bool = False,
+) -> None:
+    """Write a model and its tokenizer, whole or not at all.
+
+    Raises:
+        FileExistsError: The folder exists and `overwrite` is false, or it holds no model.
+        OSError: The disk is full or not writable; what was there before stays.
+    """
+    with whole_folder(folder, overwrite=overwrite, mark="config.json") as built:
+        try:
+            copy.deepcopy(model).to(dtype).save_pretrained(built)
+            tokenizer.save_pretrained(built)
+        except Exception as error:
+            # safetensors has an error type of its own for what the disk refuses
+            raise OSError(f"{folder}: the model could not be saved ({error})") from error
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such model folder.")
+    if not (folder / "config.json").is_file():
+        found = "; it holds model/" if (folder / "model").is_dir() else ""
+        raise FileNotFoundError(f"{folder} has no config.json: not a model folder{found}.")
+    kind = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
+    if kind != RnnSeq2SeqConfig.model_type:
+        raise ValueError(
+            f"{folder} holds a model of type {kind!r}; allowed: {RnnSeq2SeqConfig.model_type!r}."
+        )
+    if not (folder / "tokenizer.json").is_file():
+        raise FileNotFoundError(
+            f"{folder} has no tokenizer.json: save the tokenizer beside the model "
+            "(tokenizer.save_pretrained)."
+        )

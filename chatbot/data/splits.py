@@ -1,0 +1,46 @@
+"""Splits by dialogue: a hash of what is said decides, so that a dialogue never changes sides."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Literal
+
+from chatbot.data.records import Message
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+_NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
+
+
+def normalized_text(messages: Sequence[Message]) -> str:
+    """NFKC, lower-cased, letters and digits only, single spaces; one line a turn."""
+    return "\n".join(
+        _NOT_ALPHANUMERIC.sub(
+            " ", unicodedata.normalize("NFKC", message["content"]).lower()
+        ).strip()
+        for message in messages
+    )
+
+
+def dialogue_digest(messages: Sequence[Message]) -> bytes:
+    """SHA-256 of the normalized text. Two dialogues that share it are duplicates."""
+    return sha256(normalized_text(messages).encode("utf-8")).digest()
+
+
+def split_of(digest: bytes) -> Split:
+    """Of 50 dialogues, the digest puts one into test, one into validation, and the rest into train.
+
+    Where the sources bring validation files, those are the validation split, and `prepare` leaves
+    the dialogues that the digest would put there in train.
+    """
+    remainder = int.from_bytes(digest) % 50
+    if remainder == 0:
+        return "test"
+    return "validation" if remainder == 1 else "train"
+
+
+def is_test(messages: Sequence[Message]) -> bool:
+    """Whether a cleaned dialogue is held out of every training: its digest is divisible by 50."""
+    return split_of(dialogue_digest(messages)) == "test"

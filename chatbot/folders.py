@@ -1,0 +1,60 @@
+"""Folders that appear whole or not at all, whatever happens while they are written."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_folder(folder: Path, *, overwrite: bool = False, mark: str) -> Iterator[Path]:
+    """Write into a temporary folder that takes the place of `folder` in the end.
+
+    It lies on the same file system, where a rename is atomic, and is gone after an error.
+
+    Args:
+        folder: What is to appear; its parents are made.
+        overwrite: Whether an existing folder may be replaced.
+        mark: A file that a folder must hold to be replaced, unless it is empty: a mistyped path
+            must not cost someone a folder of something else.
+
+    Raises:
+        FileExistsError: `folder` exists, and may not be replaced.
+        OSError: Nothing can be written there; the message names the folder.
+    """
+    check_replaceable(folder, overwrite=overwrite, mark=mark)
+    parent = folder.absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent))
+    except OSError as error:
+        raise OSError(f"{folder}: cannot write in {parent} ({error.strerror})") from error
+    try:
+        built = temporary / "built"
+        built.mkdir()
+        yield built
+        _publish(built, folder, temporary / "replaced")
+    finally:
+        shutil.rmtree(temporary)
+
+
+def check_replaceable(folder: Path, *, overwrite: bool, mark: str) -> None:
+    """Raise FileExistsError where `folder` exists and may not be replaced."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not overwrite:
+        raise FileExistsError(f"{folder} exists; replace it with --overwrite")
+    if not (folder / mark).is_file():
+        raise FileExistsError(f"{folder} has no {mark}, so --overwrite does not replace it")
+
+
+def _publish(built: Path, folder: Path, replaced: Path) -> None:
+    if folder.exists():
+        folder.rename(replaced)
+    try:
+        built.rename(folder)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(folder)
+        raise

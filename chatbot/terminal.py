@@ -1,0 +1,90 @@
+"""The chat in the terminal: streamed replies, commands, line history; piped input works too."""
+
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from chatbot.chat import ChatSession
+from chatbot.presets import generation_presets
+
+HELP = """\
+/reset          forget the conversation
+/undo           take back the last exchange
+/preset NAME    how replies are chosen: {presets}
+/help           this list
+/quit           leave (so does Ctrl-D)"""
+
+
+def run_terminal_chat(
+    folder: Path | None = None, *, preset: str = "lively", seed: int | None = None
+) -> int:
+    """Talk until the input ends. Returns the exit status."""
+    session = ChatSession.from_pretrained(folder, preset=preset, seed=seed)
+    interactive = sys.stdin.isatty()
+    if interactive:
+        _remember_lines()
+        print("Talk to the bot. /help lists the commands, Ctrl-D leaves.")
+    while (line := _read_line(interactive)) is not None:
+        if line.startswith("/"):
+            if line.split()[0] in ("/quit", "/exit"):
+                break
+            print(run_command(session, line))
+        elif line.strip():
+            _answer(session, line, sys.stdout, prefix="bot> " if interactive else "")
+    return 0
+
+
+def run_command(session: ChatSession, line: str) -> str:
+    """Carry out a line that begins with a slash. Returns what to tell the person."""
+    command, _, argument = line.partition(" ")
+    presets = generation_presets()
+    if command == "/reset":
+        session.reset()
+        return "Forgotten."
+    if command == "/undo":
+        message = session.undo()
+        return "There is nothing to take back." if message is None else f"Taken back: {message}"
+    if command == "/preset" and argument.strip() in presets:
+        session.preset = presets[argument.strip()]
+        return f"Replies are now {argument.strip()}."
+    return HELP.format(presets=", ".join(presets))
+
+
+def _read_line(interactive: bool) -> str | None:
+    """The next line; None at the end of the input. Ctrl-C at the prompt leaves as well."""
+    try:
+        return input("you> " if interactive else "")
+    except (EOFError, KeyboardInterrupt):
+        if interactive:
+            print()
+        return None
+
+
+def _answer(session: ChatSession, message: str, output: TextIO, prefix: str) -> None:
+    """Print a reply while it comes. Ctrl-C ends the reply, not the chat."""
+    if not session.preset.can_stream:
+        print(prefix + session.reply(message).text, file=output, flush=True)
+        return
+    output.write(prefix)
+    shown = ""
+    stream = session.stream(message)
+    try:
+        for text in stream:
+            # what is shown cannot be taken back: only what continues it is added
+            if text.startswith(shown):
+                output.write(text[len(shown) :])
+                output.flush()
+                shown = text
+    except KeyboardInterrupt:
+        stream.close()
+    output.write("\n")
+    output.flush()
+
+
+def _remember_lines() -> None:
+    """Arrow keys recall earlier lines, of this chat only: nothing is written to disk."""
+    try:
+        import readline
+    except ImportError:  # a Python built without it still chats
+        return
+    readline.set_history_length(1000)

@@ -1,0 +1,295 @@
+"""Training: a `TrainingRun` through transformers' Seq2SeqTrainer, unchanged."""
+
+import json
+import math
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from datasets import Dataset, DatasetDict, concatenate_datasets
+from transformers import (
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    EarlyStoppingCallback,
+    PreTrainedTokenizerFast,
+    ProgressCallback,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from chatbot.checkpoints import save_chatbot
+from chatbot.data import REPORT_NAME, load_prepared, prepare
+from chatbot.decoding import generate_replies
+from chatbot.evaluation import Perplexity, measure_perplexity
+from chatbot.hub_files import hub_config_path
+from chatbot.modeling import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration
+from chatbot.presets import generation_preset, model_preset
+from chatbot.training_run import TrainingRun
+
+DEFAULT_PROMPTS = ["hi", "what is your name?", "i had a bad day.", "what should i cook tonight?"]
+
+
+def train(run: TrainingRun, *, resume: bool = False, overwrite: bool = False) -> Perplexity | None:
+    """Train, and leave the best model in `run.output`/model.
+
+    Args:
+        run: What to train on what, and how.
+        resume: Whether to go on from the newest checkpoint of the run.
+        overwrite: Whether a finished run in the same folder may be replaced.
+
+    Returns:
+        Perplexity on validation; None where the training was interrupted.
+
+    Raises:
+        FileExistsError: The run's folder exists, and neither `resume` nor `overwrite` is given.
+        ValueError: A setting or the data is not possible.
+    """
+    folder = run.folder
+    checkpoint = _starting_point(folder, resume, overwrite)
+    set_seed(run.trainer.get("seed", 42))
+    prepared = prepared_data(run, resume)
+    data = load_prepared(prepared)
+    tokenizer = AutoTokenizer.from_pretrained(prepared / "tokenizer")
+    settings = json.loads((prepared / REPORT_NAME).read_text("utf-8"))["settings"]
+    model = build_model(run, tokenizer, settings["max_source_tokens"])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.yaml").write_text(yaml.safe_dump(vars(run), sort_keys=False), "utf-8")
+    print(f"{model.num_parameters() / 1e6:.1f} M parameters, {len(tokenizer)} tokens, ", end="")
+    print(f"{len(data['train']):,} replies to learn, {len(data['validation']):,} to validate")
+
+    interrupt = InterruptCallback()
+    trainer = _trainer(run, model, tokenizer, data, interrupt)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    log = json.dumps(trainer.state.log_history, indent=1)
+    (folder / "log.json").write_text(log + "\n", "utf-8")
+    if interrupt.asked:
+        print(f"Stopped and saved. Go on with: {_command()} --resume")
+        return None
+    save_chatbot(
+        model, tokenizer, folder / "model", dtype=getattr(torch, run.save_dtype), overwrite=True
+    )
+    perplexity = measure_perplexity(model, tokenizer, data["validation"])
+    print(f"Validation perplexity: {perplexity}")
+    print(f"Chat with it: chatbot chat {folder / 'model'}")
+    return perplexity
+
+
+def prepared_data(run: TrainingRun, reuse: bool = False) -> Path:
+    """The folder of examples that a run trains on, prepared if need be."""
+    sources = run.data or [str(hub_config_path("sample_conversations"))]
+    if len(sources) == 1 and (Path(sources[0]) / REPORT_NAME).is_file():
+        return Path(sources[0])
+    prepared = run.folder / "data"
+    if not (reuse and prepared.is_dir()):
+        prepare(sources, prepared, **run.prepare, overwrite=True)
+    return prepared
+
+
+def build_model(
+    run: TrainingRun, tokenizer: PreTrainedTokenizerFast, max_source_tokens: int
+) -> RnnSeq2SeqForConditionalGeneration:
+    """A new model of the run's size for a tokenizer; its `generate()` samples, and ends."""
+    settings = dict(run.model)
+    sizes = model_preset(settings.pop("preset", "tiny"))
+    known = {"vocab_size": len(tokenizer), "max_source_positions": max_source_tokens}
+    config = RnnSeq2SeqConfig(**{**known, **sizes, **settings})
+    model = RnnSeq2SeqForConditionalGeneration(config)
+    lively = generation_preset("lively")
+    model.generation_config.update(
+        do_sample=True,
+        temperature=lively.temperature,
+        top_p=lively.top_p,
+        top_k=0,
+        no_repeat_ngram_size=lively.no_repeat_ngram_size,
+        max_length=None,
+        max_new_tokens=lively.max_new_tokens,
+        suppress_tokens=[i for i in tokenizer.all_special_ids if i != tokenizer.eos_token_id],
+    )
+    return model
+
+
+def weigh_sources(examples: Dataset, weights: dict[str, int]) -> Dataset:
+    """Examples of each source as often as its weight says (default once)."""
+    unknown = set(weights) - set(examples.unique("source"))
+    if unknown:
+        raise ValueError(
+            f"source_weights: no source is named {', '.join(sorted(unknown))}; "
+            f"there are {', '.join(sorted(examples.unique('source')))}."
+        )
+    if not weights:
+        return examples
+    sources = np.array(examples["source"])
+    parts = [examples.select(np.flatnonzero(~np.isin(sources, list(weights))))]
+    for source, weight in weights.items():
+        parts += [examples.select(np.flatnonzero(sources == source))] * weight
+    return concatenate_datasets(parts)
+
+
+def _trainer(
+    run: TrainingRun,
+    model: RnnSeq2SeqForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    data: DatasetDict,
+    interrupt: "InterruptCallback",
+) -> Seq2SeqTrainer:
+    if not len(data["validation"]):
+        raise ValueError(
+            "validation: the data holds no dialogue for it (one in fifty is held out); "
+            "give more dialogues, or a file named validation*.jsonl."
+        )
+    gpu = torch.cuda.is_available()
+    machine = {"use_cpu": not gpu, "dataloader_pin_memory": gpu}
+    checkpoints = str(run.folder / "checkpoints")
+    arguments = Seq2SeqTrainingArguments(checkpoints, **{**machine, **run.trainer})
+    callbacks: list[TrainerCallback] = [
+        interrupt,
+        SampleReplies(tokenizer, run.prompts or DEFAULT_PROMPTS),
+    ]
+    if run.trainer["eval_strategy"] != "no":
+        callbacks.append(EarlyStoppingCallback(run.patience))
+    if run.max_minutes is not None:
+        callbacks.append(TimeLimit(run.max_minutes))
+    trainer = Seq2SeqTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=weigh_sources(data["train"], run.source_weights),
+        eval_dataset=data["validation"],
+        processing_class=tokenizer,
+        # lengths in eights: fewer shapes, so that memory is found again instead of asked for anew
+        data_collator=DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8),
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(TrainingProgress())
+    return trainer
+
+
+def _starting_point(folder: Path, resume: bool, overwrite: bool) -> str | None:
+    """The checkpoint to go on from. Raises FileExistsError where a run would be overwritten."""
+    checkpoints = folder / "checkpoints"
+    newest = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    if resume:
+        if newest is None:
+            raise ValueError(f"--resume: {checkpoints} holds no checkpoint to go on from.")
+        return newest
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise FileExistsError(
+            f"{folder} exists; go on with --resume, or replace it with --overwrite."
+        )
+    return None
+
+
+def _command() -> str:
+    return " ".join(["chatbot", *(argument for argument in sys.argv[1:] if argument != "--resume")])
+
+
+class SampleReplies(TrainerCallback):
+    """Replies to fixed prompts at each evaluation: what a loss does not show."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, prompts: list[str]):
+        self.tokenizer = tokenizer
+        self.conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        preset = generation_preset("lively")
+        replies = generate_replies(
+            kwargs["model"], self.tokenizer, self.conversations, preset, seed=0
+        )
+        for conversation, reply in zip(self.conversations, replies, strict=True):
+            print(f"  {conversation[0]['content']} -> {reply}")
+
+
+class TrainingProgress(ProgressCallback):
+    """The Trainer's bar, with its time to go; beside it loss, perplexity and tokens a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started = time.monotonic()
+        self.seen = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        self.started, self.seen = time.monotonic(), state.num_input_tokens_seen
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        logs = logs or {}
+        loss = logs.get("loss", logs.get("eval_loss"))
+        if self.training_bar is None or loss is None:
+            return
+        speed = (state.num_input_tokens_seen - self.seen) / (time.monotonic() - self.started)
+        self.training_bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} source tokens/s")
+        kind = "validation" if "eval_loss" in logs else "training"
+        self.training_bar.write(
+            f"epoch {state.epoch:.2f}, step {state.global_step}: {kind} loss {loss:.4f} "
+            f"(perplexity {math.exp(min(loss, 50)):.1f}), {speed:,.0f} source tokens/s"
+        )
+
+
+class InterruptCallback(TrainerCallback):
+    """Ctrl-C ends the training after the current step, with a checkpoint; twice, at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.before = signal.signal(signal.SIGINT, self._ask)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        signal.signal(signal.SIGINT, self.before)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nStopping after this step ... (Ctrl-C again: at once, without saving)", flush=True)
+
+
+class TimeLimit(TrainerCallback):
+    """Ends the training after so many minutes, with an evaluation and a checkpoint."""
+
+    def __init__(self, minutes: float):
+        self.seconds = minutes * 60
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.started = time.monotonic()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if time.monotonic() - self.started > self.seconds:
+            control.should_evaluate = control.should_save = control.should_training_stop = True

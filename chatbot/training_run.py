@@ -1,0 +1,181 @@
+"""A training run as one YAML file: what it may say, and how the command line overrides it.
+
+    data: [mine.jsonl]          chatbot train run.yaml --data other.jsonl --model.attention dot
+    model: {preset: small}
+
+Unknown keys are refused with the nearest right name.
+"""
+
+import re
+from dataclasses import dataclass, field, fields
+from inspect import signature
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from transformers import Seq2SeqTrainingArguments
+
+from chatbot.data import prepare
+from chatbot.modeling import RnnSeq2SeqConfig
+from chatbot.presets import check_names
+
+# What a run of ours wants of the Trainer where its YAML says nothing.
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "per_device_train_batch_size": 32,
+    "per_device_eval_batch_size": 64,
+    "learning_rate": 3e-3,
+    "weight_decay": 0.01,
+    "adam_beta2": 0.98,
+    "max_grad_norm": 1.0,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 100,
+    "num_train_epochs": 10,
+    "train_sampling_strategy": "group_by_length",
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "eval_loss",
+    "greater_is_better": False,
+    "logging_steps": 50,
+    "include_num_input_tokens_seen": "non_padding",
+    "prediction_loss_only": True,
+    "report_to": "none",
+}
+# Decided by the run itself: a folder, and what the collator and the model agree upon.
+_TRAINER_RESERVED = {"output_dir", "remove_unused_columns", "predict_with_generate"}
+_PREPARE_RESERVED = {"sources", "output", "overwrite", "tokenizer"}
+
+
+@dataclass
+class TrainingRun:
+    """One training.
+
+    Args:
+        data: A folder that `chatbot prepare` wrote, or sources for it. Empty: the project's own
+            sample conversations.
+        output: Folder of the run: `model/`, `checkpoints/`, `data/` and the log.
+        prepare: Options of `chatbot.data.prepare`, where `data` are sources.
+        model: `preset`, and fields of `RnnSeq2SeqConfig` that differ from it.
+        trainer: Fields of transformers' `Seq2SeqTrainingArguments`.
+        source_weights: How often the examples of a source are seen in one epoch. Default 1.
+        patience: Evaluations without a better validation loss after which training stops.
+        max_minutes: Wall-clock limit of the training. None: none.
+        save_dtype: Number format of the saved weights.
+        prompts: What sample replies at each evaluation answer.
+    """
+
+    data: list[str] = field(default_factory=list)
+    output: str = "runs/tiny"
+    prepare: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    source_weights: dict[str, int] = field(default_factory=dict)
+    patience: int = 2
+    max_minutes: float | None = None
+    save_dtype: Literal["float32", "bfloat16"] = "float32"
+    prompts: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.data, str):
+            self.data = [self.data]
+        prepare_options = set(signature(prepare).parameters) - _PREPARE_RESERVED
+        check_names(self.prepare, prepare_options, "prepare")
+        check_names(self.model, {"preset", *_own_fields(RnnSeq2SeqConfig)}, "model")
+        trainer_fields = {entry.name for entry in fields(Seq2SeqTrainingArguments)}
+        check_names(self.trainer, trainer_fields - _TRAINER_RESERVED, "trainer")
+        self.trainer = {**TRAINER_DEFAULTS, **self.trainer}
+        for source, weight in self.source_weights.items():
+            if not isinstance(weight, int) or weight < 0:
+                raise ValueError(
+                    f"source_weights.{source}={weight!r} is not possible; "
+                    "allowed: a whole number of at least 0."
+                )
+        if self.patience < 1:
+            raise ValueError(f"patience={self.patience!r} is not possible; allowed: at least 1.")
+        if self.save_dtype not in ("float32", "bfloat16"):
+            raise ValueError(
+                f"save_dtype={self.save_dtype!r} is not possible; allowed: float32, bfloat16."
+            )
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.output)
+
+
+def load_run(config: Path | None, overrides: dict[str, Any]) -> TrainingRun:
+    """A run from a YAML file and dotted overrides, `{"model.attention": "dot"}`.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: It is not YAML, or a key or value is not possible.
+    """
+    values: dict[str, Any] = {}
+    if config is not None:
+        values = _read_yaml(config)
+    for dotted, value in overrides.items():
+        section, _, name = dotted.partition(".")
+        if not name:
+            values[section] = value
+            continue
+        check_names([section], _sections(), f"--{dotted}")
+        values[section] = {**values.get(section, {}), name: value}
+    check_names(values, (entry.name for entry in fields(TrainingRun)), str(config or "train"))
+    for section in _sections():
+        if not isinstance(values.get(section, {}), dict):
+            raise ValueError(f"{section}={values[section]!r}: allowed are key: value pairs.")
+    return TrainingRun(**values)
+
+
+def parse_overrides(arguments: list[str]) -> dict[str, Any]:
+    """`["--model.attention", "dot"]` as a dict; values are read as YAML.
+
+    Raises:
+        ValueError: An argument that is not an option, or an option without a value.
+    """
+    overrides: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        option = rest.pop(0)
+        if not option.startswith("--"):
+            raise ValueError(f"{option!r}: expected an option such as --model.attention dot")
+        name, equals, value = option[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise ValueError(f"{option}: a value is missing")
+            value = rest.pop(0)
+        overrides[name.replace("-", "_")] = _parse_value(value)
+    return overrides
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    # YAML takes 1e-3 for text
+    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
+
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; see scripts/configs/ for complete runs.")
+    try:
+        values = yaml.safe_load(path.read_text("utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected key: value pairs, found {type(values).__name__}.")
+    return values
+
+
+def _sections() -> list[str]:
+    return [entry.name for entry in fields(TrainingRun) if entry.default_factory is dict]
+
+
+def _own_fields(config: type) -> list[str]:
+    """Fields that our config declares itself: those of transformers are not a run's business."""
+    return [name for name in config.__annotations__ if not name.endswith("_id")]

@@ -1,0 +1,235 @@
+"""The handlers of the chat page, without the page."""
+
+import random
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from chatbot.app import conversation, strings
+from chatbot.app.conversation import Bot, View, escape, read_history, show_history, unescape
+from chatbot.chat import MAX_MESSAGE_CHARACTERS, ChatSession
+from chatbot.presets import GenerationPreset
+
+NASTY = [
+    "<img src=x onerror=alert(1)>",
+    "</span><script>alert(1)</script>",
+    "&lt;b&gt; &amp;amp; & && &; &# &#60; &#x3c; &copy AT&T a&b",
+    "&&lt;&amp;lt;<&lt;",
+    "**bold** ![x](http://example.org/x.png) $$x^2$$ `code` [a](javascript:alert(1))",
+    "  leading\n\n  lines\tand tabs  \n",
+    "${alert(1)} {{constructor}} <%= 1 %>",
+    "\u202eevil\u202c \u200b zero \x00\x07",
+    "<end><bot><user>",
+    "",
+]
+PRESET = GenerationPreset(temperature=0.9, max_new_tokens=8)
+BEAMS = GenerationPreset(num_beams=3, max_new_tokens=6)
+
+
+def on_page(*texts: str) -> list[dict[str, Any]]:
+    """A conversation as the page sends it, the user speaking first."""
+    roles = ["user", "assistant"] * len(texts)
+    messages = [{"role": r, "content": t} for r, t in zip(roles, texts, strict=False)]
+    return show_history(messages)
+
+
+def said(view: View) -> list[str]:
+    """The plain texts of a view."""
+    return [m["content"] for m in read_history(view.history, escaped=True)]
+
+
+def test_escaping_can_be_taken_back() -> None:
+    pieces = ["<", ">", "&", "&lt;", "&amp;", "&#60;", "lt;", "amp;", ";", "#", "a", " ", "é", "😀"]
+    draw = random.Random(0)
+    texts = NASTY + ["".join(draw.choices(pieces, k=12)) for _ in range(3_000)]
+    for text in texts:
+        assert unescape(escape(text)) == text
+        assert "<" not in escape(text)
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_what_the_browser_shows_is_what_was_typed(text: str) -> None:
+    from html import unescape as as_browsers_do
+
+    assert as_browsers_do(escape(text)) == text
+
+
+def test_plain_text_is_not_touched() -> None:
+    assert escape("salt & pepper > sugar, isn't it?") == "salt & pepper > sugar, isn't it?"
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_history_comes_back_from_the_page_as_it_went(text: str) -> None:
+    messages = [{"role": "user", "content": text}, {"role": "assistant", "content": "ok"}]
+    assert read_history(show_history(messages), escaped=True) == messages
+
+
+def test_history_from_programs_is_not_unescaped() -> None:
+    history = [
+        {"role": "user", "content": "&lt;"},
+        {"role": "assistant", "content": [{"type": "text", "text": "a"}, {"file": {"path": "x"}}]},
+    ]
+    texts = [message["content"] for message in read_history(history, escaped=False)]
+    assert texts == ["&lt;", "a"]
+
+
+@pytest.mark.parametrize(
+    "history",
+    ["text", 5, [5], ["hi"], [{"role": "system", "content": "x"}], [{"role": "user"}], [{}]],
+)
+def test_a_history_that_is_none_is_refused(history: object) -> None:
+    with pytest.raises(ValueError, match="history: allowed is a list"):
+        read_history(history, escaped=False)
+
+
+def test_half_a_character_is_replaced() -> None:
+    (message,) = read_history([{"role": "user", "content": "a\ud800"}], escaped=False)
+    message["content"].encode("utf-8")
+
+
+def test_a_reply_streams(bot: Bot) -> None:
+    views = list(conversation.send(bot, "hi <b>", [], PRESET))
+    assert said(views[0]) == ["hi <b>"]
+    assert views[0].box == ""
+    assert all(view.running for view in views[:-1])
+    assert len(views) > 3
+    assert len(said(views[-1])) == 2
+    assert "tokens" in views[-1].status
+    assert "<table>" in (views[-1].inspection or "")
+    assert not views[-1].running
+
+
+def test_what_was_said_before_is_read(bot: Bot, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[list[str]] = []
+
+    def stream(session: ChatSession, text: str) -> Iterator[str]:
+        read.append([m["content"] for m in session.messages])
+        return original(session, text)
+
+    original = ChatSession.stream
+    monkeypatch.setattr(ChatSession, "stream", stream)
+    list(conversation.send(bot, "c", on_page("<a> &lt; \x00", "b"), PRESET))
+    assert read == [["<a> &lt;", "b"]]
+
+
+@pytest.mark.parametrize("text", ["", "  \n\t ", "\x00\x01", "\u200b\u202e"])
+def test_a_blank_message_makes_no_turn(bot: Bot, text: str) -> None:
+    (view,) = conversation.send(bot, text, on_page("a", "b"), PRESET)
+    assert view == View(status=strings.BLANK)
+
+
+def test_a_long_message_is_cut_with_a_note(bot: Bot) -> None:
+    *_, view = conversation.send(bot, "x" * 100_000 + "end", [], PRESET)
+    assert len(said(view)[0]) == MAX_MESSAGE_CHARACTERS
+    assert said(view)[0].endswith("xend")
+    assert "10,000" in view.status
+
+
+def test_beams_come_at_once_with_all_candidates(bot: Bot) -> None:
+    first, last = conversation.send(bot, "hello", [], BEAMS)
+    assert first.running
+    _, candidates = (last.inspection or "").split('class="candidates"')
+    assert candidates.count("<tr><td>") == 3
+
+
+def test_stopping_ends_the_model_and_keeps_the_words(bot: Bot) -> None:
+    before = set(threading.enumerate())
+    endless = GenerationPreset(max_new_tokens=512, no_repeat_ngram_size=0)
+    views = conversation.send(bot, "hello", [], endless)
+    next(views)
+    view = next(views)
+    assert set(threading.enumerate()) > before
+    views.close()  # type: ignore[attr-defined]
+    assert set(threading.enumerate()) == before
+    stopped = conversation.stop(view.history)
+    assert stopped.history is None
+    assert stopped.status == strings.STOPPED
+
+
+def test_stopping_before_the_first_word_gives_the_message_back() -> None:
+    view = conversation.stop(on_page("a", "b", "c <i>"))
+    assert said(view) == ["a", "b"]
+    assert view.box == "c <i>"
+
+
+def test_retry_answers_the_last_message_again(bot: Bot) -> None:
+    history = on_page("a", "b", "c", "old")
+    replies = set()
+    for _ in range(5):
+        views = list(conversation.retry(bot, history, PRESET))
+        assert all(view.box is None for view in views)
+        assert said(views[0]) == ["a", "b", "c"]
+        *rest, reply = said(views[-1])
+        assert rest == ["a", "b", "c"]
+        replies.add(reply)
+    assert len(replies) > 1
+
+
+def test_retry_after_a_failure_answers_the_message(bot: Bot) -> None:
+    *_, view = conversation.retry(bot, on_page("a"), PRESET)
+    assert len(said(view)) == 2
+
+
+def test_undo_puts_the_message_into_the_box() -> None:
+    view = conversation.undo(on_page("a", "b", "<c> &lt;", "d"))
+    assert said(view) == ["a", "b"]
+    assert view.box == "<c> &lt;"
+
+
+def test_nothing_to_undo_or_retry(bot: Bot) -> None:
+    assert conversation.undo([]) == View(status=strings.NOTHING_TO_UNDO)
+    assert list(conversation.retry(bot, [], PRESET)) == [View(status=strings.NOTHING_TO_RETRY)]
+
+
+def test_clear_leaves_nothing() -> None:
+    assert conversation.clear().history == []
+
+
+def test_a_failure_is_a_sentence(bot: Bot, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Iterator[str]:
+        yield "half"
+        raise RuntimeError("inner workings")
+
+    monkeypatch.setattr(ChatSession, "stream", fail)
+    *_, view = conversation.send(bot, "hi", [], PRESET)
+    assert view.status == strings.FAILED
+    assert said(view) == ["hi", "half"]
+    assert not view.running
+
+
+def test_sliders_change_what_means_something_for_the_preset() -> None:
+    lively = conversation.choose_preset("lively", 0.2, 0.5, 12, 9)
+    assert (lively.temperature, lively.top_p, lively.max_new_tokens) == (0.2, 0.5, 12)
+    assert lively.num_beams == 1
+    precise = conversation.choose_preset("precise", 0.2, 0.5, 12, 9)
+    assert (precise.temperature, precise.num_beams) == (0.0, 9)
+
+
+@pytest.mark.parametrize("values", [("nope",), ("lively", -1.0), ("precise", 0, 1, 10, 1000)])
+def test_settings_out_of_range_are_refused(values: tuple[Any, ...]) -> None:
+    with pytest.raises(ValueError, match="allowed"):
+        conversation.choose_preset(*values)
+
+
+@pytest.mark.parametrize("preset", [None, "greedy", "precise"])
+def test_programs_get_plain_text(bot: Bot, preset: str | None) -> None:
+    history = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
+    *_, last = conversation.answer(bot, "hello <b>", history, preset)
+    assert last
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ((5, None, None), "message: must be text"),
+        (("hi", "x", None), "history: allowed"),
+        (("hi", None, "x"), "allowed: lively"),
+    ],
+)
+def test_programs_are_told_what_is_wrong(
+    bot: Bot, arguments: tuple[Any, ...], complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        list(conversation.answer(bot, *arguments))

@@ -1,0 +1,9 @@
+"""Random numbers are the same in each run."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
