@@ -74,10 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_vocabulary(tokenizer)
 
     train = _command(commands, "train", _train, "train a model")
-    train.add_argument("config", nargs="?", type=Path, help="YAML of a run; else tiny.yaml")
     train.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     train.add_argument("--overwrite", action="store_true", help="replace a run in the same folder")
+    train.usage = "chatbot train [RUN.yaml] [--resume] [--overwrite] [--FIELD VALUE ...]"
     train.epilog = (
+        "Without a YAML: a small model on the sample conversations (scripts/configs/tiny.yaml). "
         "Any field of the YAML can be given as an option and wins: "
         "--data mine.jsonl --model.attention dot --trainer.num_train_epochs 3"
     )
@@ -95,7 +96,8 @@ def _command(
     run: object,
     help: str,
 ) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=help, description=help.capitalize() + ".")
+    description = help.capitalize() + "."
+    command = commands.add_parser(name, help=help, description=description, allow_abbrev=False)
     command.set_defaults(run=run)
     return command
 
@@ -174,7 +176,9 @@ def _train(options: argparse.Namespace) -> int:
     from chatbot.training import train
     from chatbot.training_run import load_run, parse_overrides
 
-    run = load_run(options.config, parse_overrides(options.rest))
+    rest = options.rest
+    config = Path(rest.pop(0)) if rest and not rest[0].startswith("-") else None
+    run = load_run(config, parse_overrides(rest))
     return 0 if train(run, resume=options.resume, overwrite=options.overwrite) else 130
 
 

@@ -2,8 +2,8 @@
 
 import json
 import math
+import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -38,6 +38,7 @@ from chatbot.modeling import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneratio
 from chatbot.presets import generation_preset, model_preset
 from chatbot.training_run import TrainingRun
 
+RUN_NAME = "run.yaml"
 DEFAULT_PROMPTS = ["hi", "what is your name?", "i had a bad day.", "what should i cook tonight?"]
 
 
@@ -64,18 +65,19 @@ def train(run: TrainingRun, *, resume: bool = False, overwrite: bool = False) ->
     tokenizer = AutoTokenizer.from_pretrained(prepared / "tokenizer")
     settings = json.loads((prepared / REPORT_NAME).read_text("utf-8"))["settings"]
     model = build_model(run, tokenizer, settings["max_source_tokens"])
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run.yaml").write_text(yaml.safe_dump(vars(run), sort_keys=False), "utf-8")
     print(f"{model.num_parameters() / 1e6:.1f} M parameters, {len(tokenizer)} tokens, ", end="")
     print(f"{len(data['train']):,} replies to learn, {len(data['validation']):,} to validate")
 
     interrupt = InterruptCallback()
     trainer = _trainer(run, model, tokenizer, data, interrupt)
+    if not resume:
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of the run that is replaced
+    (folder / RUN_NAME).write_text(yaml.safe_dump(vars(run), sort_keys=False), "utf-8")
     trainer.train(resume_from_checkpoint=checkpoint)
     log = json.dumps(trainer.state.log_history, indent=1)
     (folder / "log.json").write_text(log + "\n", "utf-8")
-    if interrupt.asked:
-        print(f"Stopped and saved. Go on with: {_command()} --resume")
+    if interrupt.asked and trainer.state.global_step < trainer.state.max_steps:
+        print(f"Stopped and saved. Go on with: chatbot train {folder / RUN_NAME} --resume")
         return None
     save_chatbot(
         model, tokenizer, folder / "model", dtype=getattr(torch, run.save_dtype), overwrite=True
@@ -113,6 +115,7 @@ def build_model(
         top_p=lively.top_p,
         top_k=0,
         no_repeat_ngram_size=lively.no_repeat_ngram_size,
+        min_new_tokens=lively.min_new_tokens,
         max_length=None,
         max_new_tokens=lively.max_new_tokens,
         suppress_tokens=[i for i in tokenizer.all_special_ids if i != tokenizer.eos_token_id],
@@ -168,7 +171,7 @@ def _trainer(
         eval_dataset=data["validation"],
         processing_class=tokenizer,
         # lengths in eights: fewer shapes, so that memory is found again instead of asked for anew
-        data_collator=DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8),
+        data_collator=DataCollatorForSeq2Seq(tokenizer, model, pad_to_multiple_of=8),
         callbacks=callbacks,
     )
     trainer.remove_callback(ProgressCallback)
@@ -184,15 +187,13 @@ def _starting_point(folder: Path, resume: bool, overwrite: bool) -> str | None:
         if newest is None:
             raise ValueError(f"--resume: {checkpoints} holds no checkpoint to go on from.")
         return newest
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise FileExistsError(
-            f"{folder} exists; go on with --resume, or replace it with --overwrite."
-        )
+    others = folder.is_dir() and any(entry.name != "data" for entry in folder.iterdir())
+    if others and not overwrite:
+        raise FileExistsError(f"{folder} exists; go on with --resume, or replace with --overwrite.")
+    if others and not (folder / RUN_NAME).is_file():
+        raise FileExistsError(f"{folder} has no {RUN_NAME}, so --overwrite does not replace it.")
+    folder.mkdir(parents=True, exist_ok=True)
     return None
-
-
-def _command() -> str:
-    return " ".join(["chatbot", *(argument for argument in sys.argv[1:] if argument != "--resume")])
 
 
 class SampleReplies(TrainerCallback):

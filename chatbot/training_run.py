@@ -19,17 +19,17 @@ from chatbot.data import prepare
 from chatbot.modeling import RnnSeq2SeqConfig
 from chatbot.presets import check_names
 
-# What a run of ours wants of the Trainer where its YAML says nothing.
+# What a run wants of the Trainer where its YAML says nothing.
 TRAINER_DEFAULTS: dict[str, Any] = {
+    "num_train_epochs": 30,
     "per_device_train_batch_size": 32,
     "per_device_eval_batch_size": 64,
-    "learning_rate": 3e-3,
+    "learning_rate": 4e-3,
+    "warmup_steps": 100,
+    "lr_scheduler_type": "linear",
     "weight_decay": 0.01,
     "adam_beta2": 0.98,
     "max_grad_norm": 1.0,
-    "lr_scheduler_type": "linear",
-    "warmup_steps": 100,
-    "num_train_epochs": 10,
     "train_sampling_strategy": "group_by_length",
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
@@ -71,7 +71,7 @@ class TrainingRun:
     model: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
     source_weights: dict[str, int] = field(default_factory=dict)
-    patience: int = 2
+    patience: int = 3
     max_minutes: float | None = None
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     prompts: list[str] = field(default_factory=list)
@@ -84,7 +84,12 @@ class TrainingRun:
         check_names(self.model, {"preset", *_own_fields(RnnSeq2SeqConfig)}, "model")
         trainer_fields = {entry.name for entry in fields(Seq2SeqTrainingArguments)}
         check_names(self.trainer, trainer_fields - _TRAINER_RESERVED, "trainer")
-        self.trainer = {**TRAINER_DEFAULTS, **self.trainer}
+        # YAML reads an unquoted `no` as False
+        given = {
+            key: "no" if value is False and key.endswith("_strategy") else value
+            for key, value in self.trainer.items()
+        }
+        self.trainer = {**TRAINER_DEFAULTS, **given}
         for source, weight in self.source_weights.items():
             if not isinstance(weight, int) or weight < 0:
                 raise ValueError(
@@ -144,7 +149,11 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
             if not rest:
                 raise ValueError(f"{option}: a value is missing")
             value = rest.pop(0)
-        overrides[name.replace("-", "_")] = _parse_value(value)
+        section, dot, key = name.partition(".")
+        section = section.replace("-", "_")
+        if section != "source_weights":  # its keys are names of sources, dashes and all
+            key = key.replace("-", "_")
+        overrides[section + dot + key] = _parse_value(value)
     return overrides
 
 

@@ -141,26 +141,29 @@ class _Parts:
     def connect(self, bot: Bot) -> None:
         """Tell each button what to do."""
 
-        def send(text: str, history: Any, *settings: Any) -> Iterator[list[Update]]:
+        def reply(
+            event: gr.EventData, text: str, history: Any, *settings: Any
+        ) -> Iterator[list[Update]]:
+            # Gradio makes parts anew when it updates them: compared by name
+            if event.target.elem_id == self.retry.elem_id:
+                yield from _shown(conversation.retry, bot, history, settings=settings)
+                return
+            if event.target.elem_id == self.history.elem_id:  # an example was picked
+                text = event.value["text"]
             yield from _shown(conversation.send, bot, text, history, settings=settings)
 
-        def example(picked: gr.SelectData, history: Any, *settings: Any) -> Iterator[list[Update]]:
-            text = picked.value["text"]
-            yield from _shown(conversation.send, bot, text, history, settings=settings)
-
-        def retry(history: Any, *settings: Any) -> Iterator[list[Update]]:
-            yield from _shown(conversation.retry, bot, history, settings=settings)
-
-        outputs, heard = self.outputs, [self.history, *self.settings]
-        sent = gr.on(
-            [self.box.submit, self.send.click], send, [self.box, *heard], outputs, **PRIVATE
+        outputs = self.outputs
+        # one event for all, so that only one reply at a time can be on its way
+        replies = gr.on(
+            [self.box.submit, self.send.click, self.retry.click, self.history.example_select],
+            reply,
+            [self.box, self.history, *self.settings],
+            outputs,
+            trigger_mode="once",
+            **PRIVATE,
         )
-        picked = self.history.example_select(example, heard, outputs, **PRIVATE)
-        retried = self.retry.click(retry, heard, outputs, **PRIVATE)
-        replies = [sent, picked, retried]
+        replies.then(_settle, [self.history, self.status], outputs, **PRIVATE)
         self.stop.click(None, cancels=replies)
-        for event in replies:
-            event.then(_settle, [self.history, self.status], outputs, **PRIVATE)
         self.undo.click(
             lambda history: _show(conversation.undo(history)), self.history, outputs, **PRIVATE
         )
@@ -259,14 +262,14 @@ def _status(text: str, running: bool = False) -> str:
     return f'<p role="status" class="{RUNNING if running else ""}">{text}</p>'
 
 
-def _settle(history: Any, status: str) -> list[Update]:
+def _settle(history: Any, status: str) -> Update:
     """After a reply: if it was still running, it was stopped.
 
     Gradio calls this when the reply's last words have reached the page. What a Stop button itself
     sets may reach it before them, and is then overwritten.
     """
     if RUNNING not in status:
-        return [gr.skip()] * 9
+        return gr.skip()
     return _show(conversation.stop(history))
 
 

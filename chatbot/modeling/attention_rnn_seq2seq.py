@@ -104,7 +104,7 @@ class GlobalWindow(nn.Module):
 
 
 class RecentWindow(GlobalWindow):
-    """The last D real source positions: the only window that bounds memory."""
+    """The last D real source positions (ours): a memory of this size would do."""
 
     def forward(self, query: Tensor, memory: AttentionMemory, steps: Tensor) -> Visible:
         recent = memory.positions >= memory.lengths - self.size
