@@ -185,16 +185,11 @@ def _train(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from chatbot.checkpoints import load_chatbot
     from chatbot.data import load_prepared
-    from chatbot.evaluation import measure_perplexity
+    from chatbot.evaluation import perplexity_by_source
 
     model, tokenizer = load_chatbot(options.model)
-    examples = load_prepared(options.data)[options.split]
-    sources = sorted(examples.unique("source"))
-    for source in sources if len(sources) > 1 else []:
-        part = examples.filter(lambda row, name=source: row["source"] == name)
-        print(f"{source}: {measure_perplexity(model, tokenizer, part)} ({len(part):,} replies)")
-    whole = measure_perplexity(model, tokenizer, examples)
-    print(f"{options.split}: {whole} ({len(examples):,} replies)")
+    for row in perplexity_by_source(model, tokenizer, load_prepared(options.data)[options.split]):
+        print(row)
     return 0
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch.nn import functional as F
@@ -102,3 +103,38 @@ def _by_length(examples: Dataset, batch_size: int) -> Iterator[list[dict]]:
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     for start in range(0, len(order), batch_size):
         yield examples.select(order[start : start + batch_size]).to_list()
+
+
+@dataclass(frozen=True)
+class SourcePerplexity:
+    """Perplexity on the replies of one source, or of all."""
+
+    name: str
+    replies: int
+    perplexity: Perplexity
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.perplexity} ({self.replies:,} replies)"
+
+
+def perplexity_by_source(
+    model: RnnSeq2SeqForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    examples: Dataset,
+) -> list[SourcePerplexity]:
+    """Perplexity on each source, and last on all of them. Errors as in `measure_perplexity`."""
+    sources = np.array(examples["source"])
+    parts = []
+    for name in sorted(set(sources)):
+        part = examples.select(np.flatnonzero(sources == name))
+        measured = measure_perplexity(model, tokenizer, part)
+        parts.append(SourcePerplexity(str(name), len(part), measured))
+    sums = [part.perplexity for part in parts]
+    whole = Perplexity(
+        sum(part.nats for part in sums),
+        sum(part.tokens for part in sums),
+        sum(part.words for part in sums),
+    )
+    if not parts:
+        raise ValueError("There are no examples to measure perplexity on.")
+    return [*parts, SourcePerplexity("all", len(examples), whole)]

@@ -17,7 +17,7 @@ FLOORS = [
     ["modeling/", "hub_files", "folders"],
     ["tokenization", "presets", "data/", "checkpoints"],
     ["decoding", "evaluation", "training_run", "training", "explain"],
-    ["chat"],
+    ["chat", "hub"],
     ["serving/"],
     ["terminal", "app/"],
     ["cli", "__main__"],

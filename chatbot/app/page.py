@@ -1,6 +1,7 @@
 """The page: its parts, and which handler of `conversation` each button calls."""
 
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +260,7 @@ def _show(view: View) -> list[Update]:
 
 
 def _status(text: str, running: bool = False) -> str:
-    return f'<p role="status" class="{RUNNING if running else ""}">{text}</p>'
+    return f'<p role="status" class="{RUNNING if running else ""}">{escape(text)}</p>'
 
 
 def _settle(history: Any, status: str) -> Update:
