@@ -1,18 +1,14 @@
 """Training: a `TrainingRun` through transformers' Seq2SeqTrainer, unchanged."""
 
 import json
-import math
 import shutil
-import signal
-import time
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import numpy as np
 import torch
 import yaml
 from datasets import Dataset, DatasetDict, concatenate_datasets
+from safetensors import SafetensorError
 from transformers import (
     AutoTokenizer,
     DataCollatorForSeq2Seq,
@@ -22,20 +18,23 @@ from transformers import (
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
     set_seed,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from chatbot.checkpoints import save_chatbot
 from chatbot.data import REPORT_NAME, load_prepared, prepare
-from chatbot.decoding import generate_replies
 from chatbot.evaluation import Perplexity, measure_perplexity
 from chatbot.hub_files import hub_config_path
 from chatbot.modeling import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration
 from chatbot.presets import generation_preset, model_preset
+from chatbot.training_callbacks import (
+    InterruptCallback,
+    SampleReplies,
+    TimeLimit,
+    TrainingProgress,
+)
 from chatbot.training_run import TrainingRun
 
 RUN_NAME = "run.yaml"
@@ -73,7 +72,7 @@ def train(run: TrainingRun, *, resume: bool = False, overwrite: bool = False) ->
     if not resume:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of the run that is replaced
     (folder / RUN_NAME).write_text(yaml.safe_dump(vars(run), sort_keys=False), "utf-8")
-    trainer.train(resume_from_checkpoint=checkpoint)
+    _train_or_explain(trainer, checkpoint)
     log = json.dumps(trainer.state.log_history, indent=1)
     (folder / "log.json").write_text(log + "\n", "utf-8")
     if interrupt.asked and trainer.state.global_step < trainer.state.max_steps:
@@ -145,7 +144,7 @@ def _trainer(
     model: RnnSeq2SeqForConditionalGeneration,
     tokenizer: PreTrainedTokenizerFast,
     data: DatasetDict,
-    interrupt: "InterruptCallback",
+    interrupt: InterruptCallback,
 ) -> Seq2SeqTrainer:
     if not len(data["validation"]):
         raise ValueError(
@@ -179,11 +178,39 @@ def _trainer(
     return trainer
 
 
+def _train_or_explain(trainer: Seq2SeqTrainer, checkpoint: str | None) -> None:
+    """Train. Where a checkpoint cannot be written, its half goes, and the OSError says so."""
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        folder = Path(trainer.args.output_dir)
+        if not _discard_unfinished(folder):
+            raise
+        raise OSError(
+            f"{folder}: a checkpoint could not be saved ({error}). Those before it are whole: "
+            f"make room, then: chatbot train {folder.parent / RUN_NAME} --resume"
+        ) from error
+
+
+def _discard_unfinished(checkpoints: Path) -> bool:
+    """Remove checkpoints that were not written to the end. Returns whether there were any."""
+    # the Trainer writes its state last
+    halves = [
+        folder
+        for folder in checkpoints.glob("checkpoint-*")
+        if not (folder / TRAINER_STATE_NAME).is_file()
+    ]
+    for half in halves:
+        shutil.rmtree(half)
+    return bool(halves)
+
+
 def _starting_point(folder: Path, resume: bool, overwrite: bool) -> str | None:
     """The checkpoint to go on from. Raises FileExistsError where a run would be overwritten."""
     checkpoints = folder / "checkpoints"
-    newest = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     if resume:
+        _discard_unfinished(checkpoints)
+        newest = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
         if newest is None:
             raise ValueError(f"--resume: {checkpoints} holds no checkpoint to go on from.")
         return newest
@@ -194,103 +221,3 @@ def _starting_point(folder: Path, resume: bool, overwrite: bool) -> str | None:
         raise FileExistsError(f"{folder} has no {RUN_NAME}, so --overwrite does not replace it.")
     folder.mkdir(parents=True, exist_ok=True)
     return None
-
-
-class SampleReplies(TrainerCallback):
-    """Replies to fixed prompts at each evaluation: what a loss does not show."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, prompts: list[str]):
-        self.tokenizer = tokenizer
-        self.conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
-
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        preset = generation_preset("lively")
-        replies = generate_replies(
-            kwargs["model"], self.tokenizer, self.conversations, preset, seed=0
-        )
-        for conversation, reply in zip(self.conversations, replies, strict=True):
-            print(f"  {conversation[0]['content']} -> {reply}")
-
-
-class TrainingProgress(ProgressCallback):
-    """The Trainer's bar, with its time to go; beside it loss, perplexity and tokens a second."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.started = time.monotonic()
-        self.seen = 0
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        super().on_train_begin(args, state, control, **kwargs)
-        self.started, self.seen = time.monotonic(), state.num_input_tokens_seen
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        logs = logs or {}
-        loss = logs.get("loss", logs.get("eval_loss"))
-        if self.training_bar is None or loss is None:
-            return
-        speed = (state.num_input_tokens_seen - self.seen) / (time.monotonic() - self.started)
-        self.training_bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} source tokens/s")
-        kind = "validation" if "eval_loss" in logs else "training"
-        self.training_bar.write(
-            f"epoch {state.epoch:.2f}, step {state.global_step}: {kind} loss {loss:.4f} "
-            f"(perplexity {math.exp(min(loss, 50)):.1f}), {speed:,.0f} source tokens/s"
-        )
-
-
-class InterruptCallback(TrainerCallback):
-    """Ctrl-C ends the training after the current step, with a checkpoint; twice, at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.before = signal.signal(signal.SIGINT, self._ask)
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if self.asked:
-            control.should_save = control.should_training_stop = True
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        signal.signal(signal.SIGINT, self.before)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        print("\nStopping after this step ... (Ctrl-C again: at once, without saving)", flush=True)
-
-
-class TimeLimit(TrainerCallback):
-    """Ends the training after so many minutes, with an evaluation and a checkpoint."""
-
-    def __init__(self, minutes: float):
-        self.seconds = minutes * 60
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.started = time.monotonic()
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if time.monotonic() - self.started > self.seconds:
-            control.should_evaluate = control.should_save = control.should_training_stop = True

@@ -16,7 +16,7 @@ import pytest
 FLOORS = [
     ["modeling/", "hub_files", "folders"],
     ["tokenization", "presets", "data/", "checkpoints"],
-    ["decoding", "evaluation", "training_run", "training", "explain"],
+    ["decoding", "evaluation", "training_run", "training_callbacks", "training", "explain"],
     ["chat", "hub"],
     ["serving/"],
     ["terminal", "app/"],

@@ -1,0 +1,119 @@
+"""What happens around a training: sample replies, the progress bar, Ctrl-C, the time limit."""
+
+import math
+import signal
+import time
+from types import FrameType
+from typing import Any
+
+from transformers import (
+    PreTrainedTokenizerFast,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from chatbot.decoding import generate_replies
+from chatbot.presets import generation_preset
+
+
+class SampleReplies(TrainerCallback):
+    """Replies to fixed prompts at each evaluation: what a loss does not show."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, prompts: list[str]):
+        self.tokenizer = tokenizer
+        self.conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        preset = generation_preset("lively")
+        replies = generate_replies(
+            kwargs["model"], self.tokenizer, self.conversations, preset, seed=0
+        )
+        for conversation, reply in zip(self.conversations, replies, strict=True):
+            print(f"  {conversation[0]['content']} -> {reply}")
+
+
+class TrainingProgress(ProgressCallback):
+    """The Trainer's bar, with its time to go; beside it loss, perplexity and tokens a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started = time.monotonic()
+        self.seen = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        self.started, self.seen = time.monotonic(), state.num_input_tokens_seen
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        logs = logs or {}
+        loss = logs.get("loss", logs.get("eval_loss"))
+        if self.training_bar is None or loss is None:
+            return
+        speed = (state.num_input_tokens_seen - self.seen) / (time.monotonic() - self.started)
+        self.training_bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} source tokens/s")
+        kind = "validation" if "eval_loss" in logs else "training"
+        self.training_bar.write(
+            f"epoch {state.epoch:.2f}, step {state.global_step}: {kind} loss {loss:.4f} "
+            f"(perplexity {math.exp(min(loss, 50)):.1f}), {speed:,.0f} source tokens/s"
+        )
+
+
+class InterruptCallback(TrainerCallback):
+    """Ctrl-C ends the training after the current step, with a checkpoint; twice, at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.before = signal.signal(signal.SIGINT, self._ask)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        signal.signal(signal.SIGINT, self.before)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nStopping after this step ... (Ctrl-C again: at once, without saving)", flush=True)
+
+
+class TimeLimit(TrainerCallback):
+    """Ends the training after so many minutes, with an evaluation and a checkpoint."""
+
+    def __init__(self, minutes: float):
+        self.seconds = minutes * 60
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.started = time.monotonic()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if time.monotonic() - self.started > self.seconds:
+            control.should_evaluate = control.should_save = control.should_training_stop = True
