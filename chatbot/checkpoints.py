@@ -2,6 +2,8 @@
 
 import copy
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -19,12 +21,17 @@ def load_chatbot(
 
     Raises:
         FileNotFoundError: No such folder, or a file is missing in it.
-        ValueError: The folder holds a model of another architecture.
+        ValueError: The folder holds a model of another architecture, or a file is broken.
     """
     folder = hub_config_path("pretrained") if folder is None else Path(folder)
     _check_folder(folder)
-    model = RnnSeq2SeqForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    return model.eval(), AutoTokenizer.from_pretrained(folder)
+    with _blaming(folder / "model.safetensors"):
+        model = RnnSeq2SeqForConditionalGeneration.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True
+        )
+    with _blaming(folder / "tokenizer.json"):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    return model.eval(), tokenizer
 
 
 def save_chatbot(
@@ -56,13 +63,25 @@ def _check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         found = "; it holds model/" if (folder / "model").is_dir() else ""
         raise FileNotFoundError(f"{folder} has no config.json: not a model folder{found}.")
-    kind = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
+    with _blaming(folder / "config.json"):
+        kind = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
     if kind != RnnSeq2SeqConfig.model_type:
         raise ValueError(
             f"{folder} holds a model of type {kind!r}; allowed: {RnnSeq2SeqConfig.model_type!r}."
         )
+    if not (folder / "model.safetensors").is_file():
+        raise FileNotFoundError(f"{folder} has no model.safetensors: the weights are missing.")
     if not (folder / "tokenizer.json").is_file():
         raise FileNotFoundError(
             f"{folder} has no tokenizer.json: save the tokenizer beside the model "
             "(tokenizer.save_pretrained)."
         )
+
+
+@contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """Each library has errors of its own for a broken file: all become a ValueError."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read ({error})") from error

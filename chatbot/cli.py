@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (OSError, ValueError) as error:
-        print(f"chatbot {options.command}: {error}", file=sys.stderr)
+        reason = " ".join(str(error).split())  # some libraries fill pages
+        print(f"chatbot {options.command}: {reason}", file=sys.stderr)
         return 2
 
 

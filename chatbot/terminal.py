@@ -62,19 +62,19 @@ def _read_line(interactive: bool) -> str | None:
 
 def _answer(session: ChatSession, message: str, output: TextIO, prefix: str) -> None:
     """Print a reply while it comes. Ctrl-C ends the reply, not the chat."""
-    if not session.preset.can_stream:
-        print(prefix + session.reply(message).text, file=output, flush=True)
-        return
     output.write(prefix)
     shown = ""
     stream = session.stream(message)
     try:
-        for text in stream:
-            # what is shown cannot be taken back: only what continues it is added
-            if text.startswith(shown):
-                output.write(text[len(shown) :])
-                output.flush()
-                shown = text
+        if not session.preset.can_stream:
+            output.write(session.reply(message).text)
+        else:
+            for text in stream:
+                # what is shown cannot be taken back: only what continues it is added
+                if text.startswith(shown):
+                    output.write(text[len(shown) :])
+                    output.flush()
+                    shown = text
     except KeyboardInterrupt:
         stream.close()
     output.write("\n")

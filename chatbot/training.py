@@ -8,6 +8,8 @@ import numpy as np
 import torch
 import yaml
 from datasets import Dataset, DatasetDict, concatenate_datasets
+from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoTokenizer,
@@ -72,7 +74,8 @@ def train(run: TrainingRun, *, resume: bool = False, overwrite: bool = False) ->
     if not resume:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of the run that is replaced
     (folder / RUN_NAME).write_text(yaml.safe_dump(vars(run), sort_keys=False), "utf-8")
-    _train_or_explain(trainer, checkpoint)
+    with interrupt:
+        _train_or_explain(trainer, checkpoint)
     log = json.dumps(trainer.state.log_history, indent=1)
     (folder / "log.json").write_text(log + "\n", "utf-8")
     if interrupt.asked and trainer.state.global_step < trainer.state.max_steps:
@@ -105,7 +108,13 @@ def build_model(
     settings = dict(run.model)
     sizes = model_preset(settings.pop("preset", "tiny"))
     known = {"vocab_size": len(tokenizer), "max_source_positions": max_source_tokens}
-    config = RnnSeq2SeqConfig(**{**known, **sizes, **settings})
+    try:
+        try:
+        config = RnnSeq2SeqConfig(**{**known, **sizes, **settings})
+    except StrictDataclassError as error:  # a value of the wrong kind; ours are ValueErrors
+        raise ValueError(f"model: {' '.join(str(error).split())}") from error
+    except StrictDataclassError as error:
+        raise ValueError(f"model: {error}") from error
     model = RnnSeq2SeqForConditionalGeneration(config)
     lively = generation_preset("lively")
     model.generation_config.update(
@@ -136,7 +145,10 @@ def weigh_sources(examples: Dataset, weights: dict[str, int]) -> Dataset:
     parts = [examples.select(np.flatnonzero(~np.isin(sources, list(weights))))]
     for source, weight in weights.items():
         parts += [examples.select(np.flatnonzero(sources == source))] * weight
-    return concatenate_datasets(parts)
+    weighed = concatenate_datasets(parts)
+    if not len(weighed):
+        raise ValueError("source_weights: no example is left to learn from.")
+    return weighed
 
 
 def _trainer(
@@ -154,7 +166,10 @@ def _trainer(
     gpu = torch.cuda.is_available()
     machine = {"use_cpu": not gpu, "dataloader_pin_memory": gpu}
     checkpoints = str(run.folder / "checkpoints")
-    arguments = Seq2SeqTrainingArguments(checkpoints, **{**machine, **run.trainer})
+    try:
+        arguments = Seq2SeqTrainingArguments(checkpoints, **{**machine, **run.trainer})
+    except TypeError as error:
+        raise ValueError(f"trainer: {error}") from error
     callbacks: list[TrainerCallback] = [
         interrupt,
         SampleReplies(tokenizer, run.prompts or DEFAULT_PROMPTS),

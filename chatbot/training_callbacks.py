@@ -78,21 +78,17 @@ class InterruptCallback(TrainerCallback):
     def __init__(self) -> None:
         self.asked = False
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def __enter__(self) -> None:
         self.before = signal.signal(signal.SIGINT, self._ask)
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGINT, self.before)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self.asked:
             control.should_save = control.should_training_stop = True
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        signal.signal(signal.SIGINT, self.before)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:

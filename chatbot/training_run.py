@@ -90,18 +90,28 @@ class TrainingRun:
             for key, value in self.trainer.items()
         }
         self.trainer = {**TRAINER_DEFAULTS, **given}
+        _check_numbers(self.trainer)
         for source, weight in self.source_weights.items():
-            if not isinstance(weight, int) or weight < 0:
+            if type(weight) is not int or weight < 0:
                 raise ValueError(
                     f"source_weights.{source}={weight!r} is not possible; "
                     "allowed: a whole number of at least 0."
                 )
-        if self.patience < 1:
-            raise ValueError(f"patience={self.patience!r} is not possible; allowed: at least 1.")
-        if self.save_dtype not in ("float32", "bfloat16"):
-            raise ValueError(
-                f"save_dtype={self.save_dtype!r} is not possible; allowed: float32, bfloat16."
-            )
+        checks = {
+            "data": (_are_texts(self.data), "a list of paths"),
+            "output": (isinstance(self.output, str) and self.output, "a path"),
+            "patience": (
+                type(self.patience) is int and self.patience > 0,
+                "a whole number of at least 1",
+            ),
+            "max_minutes": (_is_duration(self.max_minutes), "a number above 0, or null"),
+            "prompts": (_are_texts(self.prompts), "a list of texts"),
+            "save_dtype": (self.save_dtype in ("float32", "bfloat16"), "float32, bfloat16"),
+        }
+        for name, (possible, allowed) in checks.items():
+            if not possible:
+                value = getattr(self, name)
+                raise ValueError(f"{name}={value!r} is not possible; allowed: {allowed}.")
 
     @property
     def folder(self) -> Path:
@@ -118,17 +128,16 @@ def load_run(config: Path | None, overrides: dict[str, Any]) -> TrainingRun:
     values: dict[str, Any] = {}
     if config is not None:
         values = _read_yaml(config)
+    _check_sections(values)
     for dotted, value in overrides.items():
         section, _, name = dotted.partition(".")
         if not name:
             values[section] = value
             continue
         check_names([section], _sections(), f"--{dotted}")
-        values[section] = {**values.get(section, {}), name: value}
+        values[section] = {**values[section], name: value}
+    _check_sections(values)
     check_names(values, (entry.name for entry in fields(TrainingRun)), str(config or "train"))
-    for section in _sections():
-        if not isinstance(values.get(section, {}), dict):
-            raise ValueError(f"{section}={values[section]!r}: allowed are key: value pairs.")
     return TrainingRun(**values)
 
 
@@ -174,11 +183,40 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no such file; see scripts/configs/ for complete runs.")
     try:
         values = yaml.safe_load(path.read_text("utf-8")) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected key: value pairs, found {type(values).__name__}.")
     return values
+
+
+def _check_sections(values: dict[str, Any]) -> None:
+    for section in _sections():
+        values[section] = values.get(section) or {}  # `model:` with nothing behind it
+        if not isinstance(values[section], dict):
+            raise ValueError(f"{section}={values[section]!r}: allowed are key: value pairs.")
+
+
+def _check_numbers(trainer: dict[str, Any]) -> None:
+    """The Trainer itself would fail late, or never: -1 epochs train nothing."""
+    for entry in fields(Seq2SeqTrainingArguments):
+        if entry.name not in trainer or type(entry.default) not in (int, float):
+            continue
+        value = trainer[entry.name]
+        least = 1 if entry.name.endswith("batch_size") else min(0, entry.default)
+        if type(value) not in (int, float) or value < least:
+            raise ValueError(
+                f"trainer.{entry.name}={value!r} is not possible; "
+                f"allowed: a number of at least {least}."
+            )
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+def _is_duration(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and value > 0)
 
 
 def _sections() -> list[str]:

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 _CACHE = tempfile.mkdtemp(prefix="chatbot-tests-")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
@@ -25,6 +26,9 @@ os.environ.update(
 )
 
 import pytest  # noqa: E402  (after the environment)
+
+if TYPE_CHECKING:
+    from chat_helpers import Chatbot
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -49,3 +53,21 @@ def chromium() -> str:
     if os.environ.get("CHATBOT_REQUIRE_BROWSER"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def tiny_chatbot() -> "Chatbot":
+    """Model and tokenizer of a random chatbot. Nobody changes them."""
+    from chat_helpers import make_chatbot
+
+    return make_chatbot()
+
+
+@pytest.fixture(scope="session")
+def tiny_chatbot_folder(tiny_chatbot: "Chatbot", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random chatbot on disk. Nobody changes it."""
+    from chatbot.checkpoints import save_chatbot
+
+    folder = tmp_path_factory.mktemp("chatbot") / "model"
+    save_chatbot(*tiny_chatbot, folder)
+    return folder

@@ -183,7 +183,7 @@ def test_a_fresh_process_without_the_package(tmp_path: Path) -> None:
         env=os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout.splitlines()[-1]) == expected
