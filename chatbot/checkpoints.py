@@ -25,9 +25,11 @@ def load_chatbot(
     """
     folder = hub_config_path("pretrained") if folder is None else Path(folder)
     _check_folder(folder)
+    with _blaming(folder / "config.json"):
+        config = RnnSeq2SeqConfig.from_pretrained(folder)
     with _blaming(folder / "model.safetensors"):
         model = RnnSeq2SeqForConditionalGeneration.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True
+            folder, config=config, dtype=torch.float32, use_safetensors=True
         )
     with _blaming(folder / "tokenizer.json"):
         tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -35,6 +35,11 @@ def whole_folder(folder: Path, *, overwrite: bool = False, mark: str) -> Iterato
         built.mkdir()
         yield built
         _publish(built, folder, temporary / "replaced")
+    except Exception as error:
+        refused = _refusal_of_the_disk(error)
+        if refused is None or isinstance(error, OSError):
+            raise
+        raise OSError(f"{folder}: cannot be written ({refused})") from error
     finally:
         shutil.rmtree(temporary)
 
@@ -47,6 +52,13 @@ def check_replaceable(folder: Path, *, overwrite: bool, mark: str) -> None:
         raise FileExistsError(f"{folder} exists; replace it with --overwrite")
     if not (folder / mark).is_file():
         raise FileExistsError(f"{folder} has no {mark}, so --overwrite does not replace it")
+
+
+def _refusal_of_the_disk(error: BaseException | None) -> BaseException | None:
+    """The OSError behind an error; libraries in Rust only write "(os error 28)" into theirs."""
+    while error is not None and not isinstance(error, OSError) and "(os error" not in str(error):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _publish(built: Path, folder: Path, replaced: Path) -> None:

@@ -9,7 +9,6 @@ import torch
 import yaml
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from huggingface_hub.errors import StrictDataclassError
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoTokenizer,
@@ -62,7 +61,7 @@ def train(run: TrainingRun, *, resume: bool = False, overwrite: bool = False) ->
     checkpoint = _starting_point(folder, resume, overwrite)
     set_seed(run.trainer.get("seed", 42))
     prepared = prepared_data(run, resume)
-    data = load_prepared(prepared)
+    data = with_validation(load_prepared(prepared))
     tokenizer = AutoTokenizer.from_pretrained(prepared / "tokenizer")
     settings = json.loads((prepared / REPORT_NAME).read_text("utf-8"))["settings"]
     model = build_model(run, tokenizer, settings["max_source_tokens"])
@@ -109,12 +108,9 @@ def build_model(
     sizes = model_preset(settings.pop("preset", "tiny"))
     known = {"vocab_size": len(tokenizer), "max_source_positions": max_source_tokens}
     try:
-        try:
         config = RnnSeq2SeqConfig(**{**known, **sizes, **settings})
     except StrictDataclassError as error:  # a value of the wrong kind; ours are ValueErrors
         raise ValueError(f"model: {' '.join(str(error).split())}") from error
-    except StrictDataclassError as error:
-        raise ValueError(f"model: {error}") from error
     model = RnnSeq2SeqForConditionalGeneration(config)
     lively = generation_preset("lively")
     model.generation_config.update(
@@ -129,6 +125,30 @@ def build_model(
         suppress_tokens=[i for i in tokenizer.all_special_ids if i != tokenizer.eos_token_id],
     )
     return model
+
+
+def with_validation(data: DatasetDict) -> DatasetDict:
+    """The same data, with the last tenth of the dialogues held out where none are for validation.
+
+    One dialogue in fifty is, by its hash; a small collection may have no such one.
+    """
+    if len(data["validation"]):
+        return data
+    train = data["train"]
+    dialogues = sorted(train.unique("dialogue"))
+    if len(dialogues) < 2:
+        raise ValueError(
+            "data: one dialogue cannot be both learned and validated; give two or more."
+        )
+    first = dialogues[-max(1, len(dialogues) // 10)]
+    held_out = np.array(train["dialogue"]) >= first
+    return DatasetDict(
+        {
+            **data,
+            "train": train.select(np.flatnonzero(~held_out)),
+            "validation": train.select(np.flatnonzero(held_out)),
+        }
+    )
 
 
 def weigh_sources(examples: Dataset, weights: dict[str, int]) -> Dataset:
@@ -158,11 +178,6 @@ def _trainer(
     data: DatasetDict,
     interrupt: InterruptCallback,
 ) -> Seq2SeqTrainer:
-    if not len(data["validation"]):
-        raise ValueError(
-            "validation: the data holds no dialogue for it (one in fifty is held out); "
-            "give more dialogues, or a file named validation*.jsonl."
-        )
     gpu = torch.cuda.is_available()
     machine = {"use_cpu": not gpu, "dataloader_pin_memory": gpu}
     checkpoints = str(run.folder / "checkpoints")

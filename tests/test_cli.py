@@ -1,0 +1,386 @@
+"""The command: what each job does, and that bad input is told in one line with status 2."""
+
+import gzip
+import io
+import json
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from chat_helpers import few_dialogues, write_dialogues
+from test_checkpoints import contents, full_disk
+
+import chatbot
+from chatbot.cli import main
+from chatbot.data import load_prepared
+
+TINY = (
+    "--model.embedding_size 16 --model.hidden_size 16 --prompts [hi] --trainer.max_steps 2 "
+    "--trainer.eval_strategy steps --trainer.eval_steps 2 "
+    "--trainer.save_strategy steps --trainer.save_steps 2"
+).split()
+GOOD = few_dialogues(train=1, held_out=0)[0]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dialogues(tmp_path_factory.mktemp("source") / "mine.jsonl", few_dialogues())
+
+
+@pytest.fixture(scope="module")
+def prepared(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of `chatbot prepare`. Nobody changes it."""
+    folder = tmp_path_factory.mktemp("prepared") / "mine"
+    assert main(["prepare", str(source), "--output", str(folder)]) == 0
+    return folder
+
+
+def complaint(capsys: pytest.CaptureFixture[str], arguments: Sequence[object]) -> str:
+    """What the command says on stderr when it refuses: one line, and status 2."""
+    capsys.readouterr()
+    try:
+        status: object = main([str(argument) for argument in arguments])
+    except SystemExit as exit:  # argparse, which says how the command is used as well
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert exit.code == 2
+        return error
+    captured = capsys.readouterr()
+    assert status == 2
+    lines = [line for line in captured.err.splitlines() if line.startswith("chatbot ")]
+    assert captured.err.splitlines()[-1:] == lines
+    assert "Traceback" not in captured.err
+    return lines[0]
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main(["--version"])
+    assert exit.value.code == 0
+    assert capsys.readouterr().out == f"chatbot {chatbot.__version__}\n"
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main(["--help"])
+    assert exit.value.code == 0
+    text = capsys.readouterr().out
+    for command in ("chat", "serve", "prepare", "train-tokenizer", "train", "evaluate"):
+        assert f"\n    {command} " in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: command"),
+        (["sing"], "invalid choice: 'sing'"),
+        (["chat", "--loud"], "unknown arguments: --loud"),
+        (["chat", "--pre", "greedy"], "unknown arguments: --pre"),
+        (["chat", "--seed", "x"], "invalid int value: 'x'"),
+        (["prepare", "--output", "x"], "the following arguments are required: sources"),
+        (["prepare", "x.jsonl"], "the following arguments are required: --output"),
+        (["prepare", "x.jsonl", "--output", "y", "--level", "z"], "invalid choice: 'z'"),
+        (["evaluate", "x"], "the following arguments are required: data"),
+        (["evaluate", "x", "y", "--split", "all"], "invalid choice: 'all'"),
+    ],
+)
+def test_wrong_usage(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert message in complaint(capsys, arguments)
+
+
+def test_a_chat_through_a_pipe(
+    tiny_chatbot_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def answers() -> str:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
+        assert main(["chat", str(tiny_chatbot_folder), "--seed", "5", "--preset", "careful"]) == 0
+        return capsys.readouterr().out
+
+    first = answers()
+    assert first.strip()
+    assert answers() == first
+
+
+@pytest.mark.parametrize("seed", ["-1", str(10**30)])
+def test_any_seed_will_do_or_is_refused(
+    tiny_chatbot_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    seed: str,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
+    assert main(["chat", str(tiny_chatbot_folder), "--seed", seed]) in (0, 2)
+
+
+def test_an_unknown_preset_is_refused(
+    tiny_chatbot_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = complaint(capsys, ["chat", tiny_chatbot_folder, "--preset", "loud"])
+    assert said.startswith("chatbot chat: generation preset 'loud' is unknown; allowed: lively, ")
+
+
+@pytest.mark.parametrize("command", ["chat", "serve", "evaluate"])
+def test_bad_model_folders_are_refused(
+    tiny_chatbot_folder: Path,
+    prepared: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    def said(folder: Path) -> str:
+        data = [prepared] if command == "evaluate" else []
+        return complaint(capsys, [command, folder, *data])
+
+    assert said(tmp_path / "nowhere").endswith("nowhere: no such model folder.")
+    assert "has no config.json: not a model folder" in said(tmp_path)
+    folder = shutil.copytree(tiny_chatbot_folder, tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    assert "has no tokenizer.json" in said(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
+    assert "a model of type 'gpt2'; allowed: 'rnn_seq2seq'" in said(folder)
+    (folder / "config.json").write_text("not json\n" * 3)
+    assert "config.json" in said(folder)
+
+
+def test_from_a_file_to_a_chat(
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each command as the one before it prints it."""
+    data = tmp_path / "folder with a space" / "mine"
+    assert main(["prepare", str(source), "--output", str(data), "--vocab-size", "400"]) == 0
+    *summary, hint = capsys.readouterr().out.splitlines()
+    assert summary[0].startswith("train: 24 dialogues, ")
+    assert summary[-2:] == ["dropped: nothing", "400 tokens"]
+    words = shlex.split(hint.removeprefix("Train on it: "))
+    assert words == ["chatbot", "train", "--data", str(data)]
+
+    run = tmp_path / "run"
+    assert main([*words[1:], "--output", str(run), *TINY]) == 0
+    hint = capsys.readouterr().out.splitlines()[-1]
+    words = shlex.split(hint.removeprefix("Chat with it: "))
+    assert words == ["chatbot", "chat", str(run / "model")]
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
+    assert main(words[1:]) == 0
+    assert capsys.readouterr().out.strip()
+
+    assert main(["evaluate", str(run / "model"), str(data), "--split", "validation"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.partition(":")[0] for row in rows] == ["mine", "all"]
+    assert re.fullmatch(r"all: [\d.]+ per token, [\d.,e+]+ per word \(\d+ replies\)", rows[-1])
+
+
+def test_a_run_in_yaml_and_its_refusals(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    config = tmp_path / "mine.yaml"
+    config.write_text(f"data: {prepared}\noutput: {run}\nmodel: {{attention: dot}}\n")
+    assert main(["train", str(config), *TINY]) == 0
+    model_config = json.loads((run / "model" / "config.json").read_text())
+    assert (model_config["attention"], model_config["hidden_size"]) == ("dot", 16)
+    before = contents(run)
+    assert "go on with --resume, or replace with --overwrite" in complaint(
+        capsys, ["train", config, *TINY]
+    )
+    assert contents(run) == before
+    assert main(["train", str(config), "--overwrite", *TINY, "--model.attention", "none"]) == 0
+    model_config = json.loads((run / "model" / "config.json").read_text())
+    assert model_config["attention"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["--data", "nowhere.jsonl"], "nowhere.jsonl: no such file or folder"),
+        (["--modl.attention", "dot"], "unknown key 'modl'; did you mean 'model'?"),
+        (["--output"], "--output: a value is missing"),
+        (["--model.hidden_size", "-1"], "hidden_size=-1 is not possible; allowed: a whole number"),
+        (["--model.attention", "magic"], "attention"),
+        (["--model.preset", "huge"], "model preset 'huge' is unknown; allowed: tiny, small, base"),
+        (["--trainer.num_train_epochs", "-1"], "trainer.num_train_epochs=-1 is not possible"),
+        (["--trainer.eval_strategy", "sometimes"], "sometimes"),
+        (["--prepare.vocab_size", "-5"], "vocab_size=-5"),
+        (["--resume"], "holds no checkpoint to go on from"),
+        (["--output", "file/run"], "file/run"),
+        (["not.yaml"], "not.yaml is not YAML"),
+    ],
+)
+def test_trainings_that_are_refused(
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    Path("not.yaml").write_text("data: [a\nb: [\n")
+    defaults = [] if "--data" in arguments else ["--data", str(source)]
+    said = complaint(capsys, ["train", *arguments[:1], *arguments[1:], *defaults, *TINY])
+    assert said.startswith("chatbot train: ")
+    assert message in said
+    assert not Path("runs/tiny/model").exists()
+    assert not Path("runs/tiny/run.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--vocab-size", "-5"], "vocab_size=-5: level 'bpe' needs at least 262"),
+        (["--vocab-size", "50000"], "vocab_size=50000: with level 'bpe'"),
+        (["--max-source-tokens", "-1"], "max_source_tokens=-1"),
+        (["--max-target-tokens", "0"], "max_target_tokens=0"),
+        (["--processes", "0"], "num_proc=0"),
+        (["--tokenizer", "nowhere"], "tokenizer=nowhere: no such folder"),
+    ],
+)
+def test_preparations_that_are_refused(
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    said = complaint(capsys, ["prepare", source, "--output", tmp_path / "out", *options])
+    assert said.startswith("chatbot prepare: ")
+    assert message in said
+    assert list(tmp_path.iterdir()) == []
+
+
+BAD_DATA = {
+    "missing.jsonl": (None, "no such file or folder"),
+    "empty.jsonl": (b"", "the file is empty"),
+    "text.jsonl": (b"hello\n", "text.jsonl:1: not JSON"),
+    "broken.jsonl.gz": (gzip.compress(b"hello" * 99)[:20], "not a whole gzip file"),
+    "chats.csv": (b"a,b\n", "not a file of dialogues"),
+    "role.jsonl": (
+        b'{"messages": [{"role": "system", "content": "hi"}]}',
+        "role.jsonl:1: messages[0].role is 'system'; allowed: user, assistant",
+    ),
+    "short.jsonl": (b'{"messages": [{"role": "user", "content": "hi"}]}', "1 one turn"),
+}
+
+
+@pytest.mark.parametrize("command", ["prepare", "train-tokenizer", "train"])
+@pytest.mark.parametrize("name", BAD_DATA)
+def test_bad_data_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, command: str
+) -> None:
+    if (name, command) == ("short.jsonl", "train-tokenizer"):
+        pytest.skip("one turn has words to learn")
+    content, message = BAD_DATA[name]
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    data = ["--data", tmp_path / name] if command == "train" else [tmp_path / name]
+    said = complaint(capsys, [command, *data, "--output", tmp_path / "out"])
+    assert message in said or (name == "short.jsonl" and "one turn" in said)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert {path.name for path in tmp_path.iterdir()} <= {name, "out"}
+
+
+@pytest.mark.parametrize("command", ["prepare", "train-tokenizer"])
+def test_an_output_is_replaced_only_when_asked(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    arguments = [command, str(source), "--output", str(tmp_path / "out")]
+    assert main([*arguments, "--vocab-size", "300"]) == 0
+    assert "300 tokens" in capsys.readouterr().out
+    before = contents(tmp_path)
+    assert "exists; replace it with --overwrite" in complaint(capsys, arguments)
+    assert contents(tmp_path) == before
+    assert main([*arguments, "--vocab-size", "310", "--overwrite"]) == 0
+    assert "310 tokens" in capsys.readouterr().out
+    # what a command did not write, it does not replace
+    for path in (tmp_path / "out").iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    assert "so --overwrite does not replace it" in complaint(capsys, [*arguments, "--overwrite"])
+    # a file stands where a folder is needed
+    arguments[-1] = str(tmp_path / "out" / "thesis.txt" / "out")
+    assert "cannot write in" in complaint(capsys, arguments)
+    assert contents(tmp_path) == {"out/thesis.txt": b"years of work"}
+
+
+@pytest.mark.parametrize("command", ["prepare", "train-tokenizer"])
+@pytest.mark.parametrize("size", [0, 1_000])
+def test_a_full_disk_leaves_nothing(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, size: int
+) -> None:
+    with full_disk(size), capsys.disabled():
+        status = main([command, str(source), "--output", str(tmp_path / "out")])
+    assert status == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tokenizer_of_its_own(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = tmp_path / "tokenizer"
+    command = ["train-tokenizer", str(source), "--output", str(tokenizer)]
+    assert main([*command, "--level", "char", "--keep-case"]) == 0
+    size = int(re.search(r"(\d+) tokens", capsys.readouterr().out)[1])  # type: ignore[index]
+    data = tmp_path / "data"
+    command = ["prepare", str(source), "--output", str(data), "--tokenizer", str(tokenizer)]
+    assert main(command) == 0
+    assert f"{size:,} tokens" in capsys.readouterr().out
+    assert load_prepared(data)["train"][0]["labels"][-1] == 3  # <end>
+
+
+def test_a_model_is_measured_on_its_own_tokens_only(
+    tiny_chatbot_folder: Path, prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = complaint(capsys, ["evaluate", tiny_chatbot_folder, prepared])
+    assert "was prepared with another tokenizer" in said
+
+
+def test_measuring_needs_prepared_data(
+    tiny_chatbot_folder: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for data in (source, source.parent, source.parent / "nowhere"):
+        said = complaint(capsys, ["evaluate", tiny_chatbot_folder, data])
+        assert "has no preparation.json: not a folder of `chatbot prepare`." in said
+
+
+def scripts() -> list[Path]:
+    return sorted((Path(__file__).resolve().parent.parent / "scripts").glob("*.py"))
+
+
+@pytest.mark.parametrize("script", scripts(), ids=lambda path: path.stem)
+def test_every_script_helps(
+    script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    with pytest.raises(SystemExit) as exit:
+        runpy.run_path(str(script), run_name="__main__")
+    assert exit.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: ")
+
+
+def test_scripts_are_the_commands(
+    source: Path,
+    tmp_path: Path,
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    script = repository / "scripts" / "prepare_data.py"
+    monkeypatch.setattr(sys, "argv", [str(script), str(source), "--output", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as exit:
+        runpy.run_path(str(script), run_name="__main__")
+    assert exit.value.code == 0
+    assert load_prepared(tmp_path / "out")
