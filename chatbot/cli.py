@@ -10,6 +10,7 @@ Each imports what it needs when it runs: `chatbot --help` answers at once.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -151,7 +152,7 @@ def _prepare(options: argparse.Namespace) -> int:
         num_proc=options.processes,
     )
     print(report.summary())
-    print(f"Train on it: chatbot train --data {options.output}")
+    print(f"Train on it: chatbot train --data {shlex.quote(str(options.output))}")
     return 0
 
 
@@ -189,7 +190,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     from chatbot.evaluation import perplexity_by_source
 
     model, tokenizer = load_chatbot(options.model)
-    for row in perplexity_by_source(model, tokenizer, load_prepared(options.data)[options.split]):
+    data = load_prepared(options.data, tokenizer)
+    for row in perplexity_by_source(model, tokenizer, data[options.split]):
         print(row)
     return 0
 

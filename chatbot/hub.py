@@ -50,7 +50,7 @@ def write_card(model: Path, data: Path, prompts: Path, training: str) -> ModelCa
         training: A paragraph on how it was trained.
     """
     loaded, tokenizer = load_chatbot(model)
-    results = perplexity_by_source(loaded, tokenizer, load_prepared(data)["test"])
+    results = perplexity_by_source(loaded, tokenizer, load_prepared(data, tokenizer)["test"])
     asked = prompts.read_text("utf-8").splitlines()
     lines = answer_prompts(ChatSession(loaded, tokenizer), asked)
     report = json.loads((data / REPORT_NAME).read_text("utf-8"))
@@ -78,8 +78,8 @@ def _metadata(results: list[SourcePerplexity]) -> ModelCardData:
     measured = [
         EvalResult(
             task_type="text-generation",
-            dataset_type="conversations",
-            dataset_name=f"{row.name} (held-out test dialogues)",
+            dataset_type=row.name,
+            dataset_name=f"{row.name}, held-out test dialogues",
             metric_type="perplexity",
             metric_name=name,
             metric_value=round(value, 2),

@@ -88,7 +88,7 @@ def check_names(given: Iterable[str], allowed: Iterable[str], where: str) -> Non
     known = sorted(allowed)
     for name in given:
         if name not in known:
-            near = get_close_matches(name, known, n=1, cutoff=0.0)
+            near = get_close_matches(str(name), known, n=1, cutoff=0.0)
             raise ValueError(f"{where}: unknown key {name!r}; did you mean {near[0]!r}?")
 
 

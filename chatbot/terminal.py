@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+from transformers.utils import logging
+
 from chatbot.chat import ChatSession
 from chatbot.presets import generation_presets
 
@@ -19,6 +21,7 @@ def run_terminal_chat(
     folder: Path | None = None, *, preset: str = "lively", seed: int | None = None
 ) -> int:
     """Talk until the input ends. Returns the exit status."""
+    logging.disable_progress_bar()  # of loading: a chat needs none
     session = ChatSession.from_pretrained(folder, preset=preset, seed=seed)
     interactive = sys.stdin.isatty()
     if interactive:

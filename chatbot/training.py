@@ -1,6 +1,7 @@
 """Training: a `TrainingRun` through transformers' Seq2SeqTrainer, unchanged."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -78,15 +79,19 @@ def train(run: TrainingRun, *, resume: bool = False, overwrite: bool = False) ->
     log = json.dumps(trainer.state.log_history, indent=1)
     (folder / "log.json").write_text(log + "\n", "utf-8")
     if interrupt.asked and trainer.state.global_step < trainer.state.max_steps:
-        print(f"Stopped and saved. Go on with: chatbot train {folder / RUN_NAME} --resume")
+        print(f"Stopped and saved. Go on with: chatbot train {_quoted(folder / RUN_NAME)} --resume")
         return None
     save_chatbot(
         model, tokenizer, folder / "model", dtype=getattr(torch, run.save_dtype), overwrite=True
     )
     perplexity = measure_perplexity(model, tokenizer, data["validation"])
     print(f"Validation perplexity: {perplexity}")
-    print(f"Chat with it: chatbot chat {folder / 'model'}")
+    print(f"Chat with it: chatbot chat {_quoted(folder / 'model')}")
     return perplexity
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 def prepared_data(run: TrainingRun, reuse: bool = False) -> Path:
@@ -218,7 +223,7 @@ def _train_or_explain(trainer: Seq2SeqTrainer, checkpoint: str | None) -> None:
             raise
         raise OSError(
             f"{folder}: a checkpoint could not be saved ({error}). Those before it are whole: "
-            f"make room, then: chatbot train {folder.parent / RUN_NAME} --resume"
+            f"make room, then: chatbot train {_quoted(folder.parent / RUN_NAME)} --resume"
         ) from error
 
 

@@ -40,6 +40,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "logging_steps": 50,
     "include_num_input_tokens_seen": "non_padding",
     "prediction_loss_only": True,
+    "use_cache": True,  # the Trainer writes this into the saved config
     "report_to": "none",
 }
 # Decided by the run itself: a folder, and what the collator and the model agree upon.
@@ -171,8 +172,10 @@ def _parse_value(text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-    # YAML takes 1e-3 for text
-    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
+    if not isinstance(value, str) or text.startswith(("'", '"')):
+        return value
+    # YAML takes 1e-3 for text, and " #" in a path for a comment
+    return float(value) if _NUMBER.fullmatch(value) else text
 
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
@@ -200,10 +203,11 @@ def _check_sections(values: dict[str, Any]) -> None:
 def _check_numbers(trainer: dict[str, Any]) -> None:
     """The Trainer itself would fail late, or never: -1 epochs train nothing."""
     for entry in fields(Seq2SeqTrainingArguments):
-        if entry.name not in trainer or type(entry.default) not in (int, float):
+        default: Any = entry.default
+        if entry.name not in trainer or type(default) not in (int, float):
             continue
         value = trainer[entry.name]
-        least = 1 if entry.name.endswith("batch_size") else min(0, entry.default)
+        least = 1 if entry.name.endswith("batch_size") else min(0, default)
         if type(value) not in (int, float) or value < least:
             raise ValueError(
                 f"trainer.{entry.name}={value!r} is not possible; "

@@ -19,12 +19,12 @@ import chatbot
 from chatbot.cli import main
 from chatbot.data import load_prepared
 
-TINY = (
+SETTINGS = (
     "--model.embedding_size 16 --model.hidden_size 16 --prompts [hi] --trainer.max_steps 2 "
     "--trainer.eval_strategy steps --trainer.eval_steps 2 "
     "--trainer.save_strategy steps --trainer.save_steps 2"
-).split()
-GOOD = few_dialogues(train=1, held_out=0)[0]
+)
+TINY = SETTINGS.split()
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +46,12 @@ def complaint(capsys: pytest.CaptureFixture[str], arguments: Sequence[object]) -
     try:
         status: object = main([str(argument) for argument in arguments])
     except SystemExit as exit:  # argparse, which says how the command is used as well
-        error = capsys.readouterr().err.splitlines()[-1]
-        assert exit.code == 2
-        return error
-    captured = capsys.readouterr()
+        status = exit.code
     assert status == 2
-    lines = [line for line in captured.err.splitlines() if line.startswith("chatbot ")]
-    assert captured.err.splitlines()[-1:] == lines
-    assert "Traceback" not in captured.err
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    lines = [line for line in error.splitlines() if re.match(r"chatbot [\w-]+: |chatbot: ", line)]
+    assert lines == error.splitlines()[-1:]  # other libraries may have warned before
     return lines[0]
 
 
@@ -70,7 +68,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit.value.code == 0
     text = capsys.readouterr().out
     for command in ("chat", "serve", "prepare", "train-tokenizer", "train", "evaluate"):
-        assert f"\n    {command} " in text
+        assert re.search(rf"^ +{command}(  |$)", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -230,8 +228,11 @@ def test_trainings_that_are_refused(
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("")
     Path("not.yaml").write_text("data: [a\nb: [\n")
-    defaults = [] if "--data" in arguments else ["--data", str(source)]
-    said = complaint(capsys, ["train", *arguments[:1], *arguments[1:], *defaults, *TINY])
+    defaults = [*TINY, *([] if "--data" in arguments else ["--data", str(source)])]
+    is_config = arguments[0].endswith(".yaml")  # which comes first; of two options the last wins
+    said = complaint(
+        capsys, ["train", *(arguments + defaults if is_config else defaults + arguments)]
+    )
     assert said.startswith("chatbot train: ")
     assert message in said
     assert not Path("runs/tiny/model").exists()
@@ -272,23 +273,28 @@ BAD_DATA = {
         b'{"messages": [{"role": "system", "content": "hi"}]}',
         "role.jsonl:1: messages[0].role is 'system'; allowed: user, assistant",
     ),
-    "short.jsonl": (b'{"messages": [{"role": "user", "content": "hi"}]}', "1 one turn"),
+    "short.jsonl": (b'{"messages": [{"role": "user", "content": "hi"}]}', "'one turn': 1"),
 }
 
 
-@pytest.mark.parametrize("command", ["prepare", "train-tokenizer", "train"])
-@pytest.mark.parametrize("name", BAD_DATA)
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        (name, command)
+        for name in BAD_DATA
+        for command in ("prepare", "train-tokenizer", "train")
+        if (name, command) != ("short.jsonl", "train-tokenizer")  # one turn has words to learn
+    ],
+)
 def test_bad_data_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, command: str
 ) -> None:
-    if (name, command) == ("short.jsonl", "train-tokenizer"):
-        pytest.skip("one turn has words to learn")
     content, message = BAD_DATA[name]
     if content is not None:
         (tmp_path / name).write_bytes(content)
     data = ["--data", tmp_path / name] if command == "train" else [tmp_path / name]
     said = complaint(capsys, [command, *data, "--output", tmp_path / "out"])
-    assert message in said or (name == "short.jsonl" and "one turn" in said)
+    assert message in said
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert {path.name for path in tmp_path.iterdir()} <= {name, "out"}
 
@@ -321,9 +327,9 @@ def test_an_output_is_replaced_only_when_asked(
 def test_a_full_disk_leaves_nothing(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, size: int
 ) -> None:
-    with full_disk(size), capsys.disabled():
-        status = main([command, str(source), "--output", str(tmp_path / "out")])
-    assert status == 2
+    with full_disk(size):
+        said = complaint(capsys, [command, source, "--output", tmp_path / "out"])
+    assert str(tmp_path / "out") in said
     assert list(tmp_path.iterdir()) == []
 
 

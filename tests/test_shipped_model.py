@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from safetensors import safe_open
+from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
 from chatbot.chat import ChatSession
@@ -75,8 +75,8 @@ def test_every_prompt_has_a_reply_of_its_own(
 def test_the_folder_is_a_small_hub_repository() -> None:
     folder = hub_config_path("pretrained")
     assert sum(file.stat().st_size for file in folder.rglob("*")) <= 20_000_000
-    with safe_open(folder / "model.safetensors", "pt") as weights:
-        assert {str(weights.get_tensor(name).dtype) for name in weights} == {"torch.bfloat16"}
+    weights = load_file(folder / "model.safetensors")
+    assert {str(weight.dtype) for weight in weights.values()} == {"torch.bfloat16"}
     generation = json.loads((folder / "generation_config.json").read_text("utf-8"))
     assert generation["max_new_tokens"] == 48
     assert not list(folder.glob("*.bin")) + list(folder.glob("*.pt"))

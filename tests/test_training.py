@@ -18,12 +18,13 @@ import yaml
 from chat_helpers import few_dialogues, write_dialogues
 from datasets import Dataset
 from safetensors.torch import load_file
+from test_checkpoints import FILES, model_files
 
 from chatbot import ChatSession, load_chatbot
 from chatbot.cli import main
 from chatbot.data import load_prepared, prepare
 from chatbot.evaluation import Perplexity, measure_perplexity
-from chatbot.training import train, weigh_sources
+from chatbot.training import train, weigh_sources, with_validation
 from chatbot.training_run import TrainingRun, load_run
 
 STEPS = 6
@@ -92,14 +93,7 @@ def test_a_run_leaves_a_folder_that_explains_itself(finished: Finished) -> None:
         "model",
         "run.yaml",
     }
-    assert {entry.name for entry in (folder / "model").iterdir()} == {
-        "chat_template.jinja",
-        "config.json",
-        "generation_config.json",
-        "model.safetensors",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    }
+    assert model_files(folder / "model") == FILES
     assert json.loads((folder / "model" / "generation_config.json").read_text())["max_new_tokens"]
     assert len(list((folder / "checkpoints").iterdir())) == 2
     assert load_run(folder / "run.yaml", {}) == finished.run
@@ -284,7 +278,7 @@ def test_files_are_prepared_into_the_run(tmp_path: Path) -> None:
     )
     _, printed = quietly(run)
     prepared = load_prepared(run.folder / "data")
-    assert f"300 tokens, {2 * len(prepared['train'])} replies to learn" in printed
+    assert f"300 tokens, {len(prepared['train'])} replies to learn" in printed
     assert ChatSession.from_pretrained(run.folder / "model").max_source_tokens == 40
 
 
@@ -311,12 +305,24 @@ def test_impossible_runs_are_refused(
     assert not (tmp_path / "run" / "model").exists()
 
 
-def test_data_without_validation_is_refused(tmp_path: Path) -> None:
-    source = write_dialogues(tmp_path / "mine.jsonl", few_dialogues(train=6, held_out=0))
+def test_one_dialogue_cannot_be_validated(tmp_path: Path) -> None:
+    source = write_dialogues(tmp_path / "mine.jsonl", few_dialogues(train=1, held_out=0)[:1])
     run = replace(small_run(tmp_path, tmp_path / "run"), data=[str(source)])
-    with pytest.raises(ValueError, match="validation: the data holds no dialogue for it"):
+    with pytest.raises(ValueError, match="one dialogue cannot be both learned and validated"):
         quietly(run)
     assert not (tmp_path / "run" / "run.yaml").exists()
+
+
+def test_a_tenth_is_held_out_where_no_dialogue_is_for_validation(prepared: Path) -> None:
+    data = load_prepared(prepared)
+    assert with_validation(data)["validation"].to_list() == data["validation"].to_list()
+    data["validation"] = data["validation"].select([])
+    split = with_validation(data)
+    assert split["train"].to_list() + split["validation"].to_list() == data["train"].to_list()
+    numbers = [set(split[name]["dialogue"]) for name in ("train", "validation")]
+    assert [len(found) for found in numbers] == [22, 2]
+    assert not numbers[0] & numbers[1]
+    assert split["test"].to_list() == data["test"].to_list()
 
 
 def rows(*sources: str) -> Dataset:

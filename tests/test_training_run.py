@@ -76,6 +76,8 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
         ("[a", "[a"),
         ("e3", "e3"),
         ("runs/1e3", "runs/1e3"),
+        ("runs/my #1", "runs/my #1"),
+        ("'5'", "5"),
     ],
 )
 def test_values_are_read_as_yaml(text: str, value: Any) -> None:

@@ -66,12 +66,21 @@ class PreparationReport:
         )
 
 
-def load_prepared(folder: Path) -> DatasetDict:
-    """The splits of a folder that `prepare` wrote. Raises FileNotFoundError for anything else."""
+def load_prepared(folder: Path, tokenizer: PreTrainedTokenizerFast | None = None) -> DatasetDict:
+    """The splits of a folder that `prepare` wrote.
+
+    Raises:
+        FileNotFoundError: `prepare` did not write it.
+        ValueError: Its ids are not those of `tokenizer`, where one is given.
+    """
     if not (folder / REPORT_NAME).is_file():
         raise FileNotFoundError(
             f"{folder} has no {REPORT_NAME}: not a folder of `chatbot prepare`."
         )
+    if tokenizer is not None:
+        own = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+        if own.get_vocab() != tokenizer.get_vocab():
+            raise ValueError(f"{folder} was prepared with another tokenizer than the model's.")
     return load_from_disk(str(folder))
 
 

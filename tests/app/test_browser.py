@@ -32,10 +32,9 @@ pytestmark = pytest.mark.browser
 HOST = "127.0.0.1"
 DESKTOP = {"width": 1100, "height": 860}
 PHONE = {"width": 390, "height": 844}
-PATIENCE = (
-    60.0  # seconds that a busy machine may take for one step; nothing waits longer than it must
-)
-STEP_SECONDS = 0.1  # of a slow model: a reply of 48 tokens can be stopped on its way
+# Seconds that one step may take: nothing waits longer than it must, but a machine may be busy
+PATIENCE = float(os.environ.get("CHATBOT_TEST_PATIENCE", "60"))
+STEP_SECONDS = 0.4  # of a slow model: there is time to stop a reply of 48 tokens
 Visit = Callable[..., Page]
 
 
@@ -189,7 +188,7 @@ def test_stop_keeps_the_words_and_ends_the_model(visit: Visit, pace: Pace) -> No
     tab = visit()
     with pace.slow():
         say(tab, "tell me a story")
-        expect(bots(tab)).to_have_text(re.compile(r"\w{5}"))
+        expect(bots(tab)).to_have_text(re.compile(r"\w"))
         button(tab, strings.STOP).click()
         expect(status(tab)).to_have_text(strings.STOPPED)
         expect(button(tab, strings.STOP)).to_be_hidden()

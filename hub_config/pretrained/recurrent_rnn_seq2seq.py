@@ -1,0 +1,190 @@
+"""Recurrent layers and stacks of them.
+
+A state is a pair (hidden, cell), each (batch, directions, width); a GRU's cell has width 0, so
+that both kinds travel, are stored and are reordered alike.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
+
+State = tuple[Tensor, Tensor]
+# Outputs of each layer, and the state of each after the last real token.
+StackReading = tuple[list[Tensor], list[State]]
+
+# Large enough for a sigmoid of exactly 0 or 1, small enough for float16.
+_SHUT = 1e4
+
+
+class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
+    """One LSTM or GRU layer, in one or both directions, over sequences of any padding at the end.
+
+    `nn.LSTM` gives no cell state but the last, and packed sequences are several times slower. So
+    padding holds the state instead: an extra input marks it, whose fixed weights shut the input
+    gate and open the forget gate (for a GRU, the update gate). The last state is then the one
+    after the last real token, exactly, and the backward direction starts on an untouched state.
+    """
+
+    def __init__(
+        self, config: RnnSeq2SeqConfig, input_size: int, hidden_size: int, directions: int
+    ):
+        super().__init__()
+        self.is_lstm = config.cell_type == "lstm"
+        self.directions = directions
+        self.recurrent_dropout = config.recurrent_dropout
+        kind = nn.LSTM if self.is_lstm else nn.GRU
+        self.rnn = kind(input_size, hidden_size, batch_first=True, bidirectional=directions == 2)
+
+    def weights(self) -> list[Tensor]:
+        """Weights and biases of each direction, hidden-to-hidden weights dropped while training.
+
+        One draw serves a whole sequence (Merity et al. 2018, section 2).
+        """
+        suffixes = ("_l0", "_l0_reverse")[: self.directions]
+        drop, training = self.recurrent_dropout, self.training
+        tensors: list[Tensor] = []
+        for suffix in suffixes:
+            parameters = [getattr(self.rnn, kind + suffix) for kind in _PARAMETERS]
+            parameters[1] = F.dropout(parameters[1], drop, training) if drop else parameters[1]
+            tensors += parameters
+        return tensors
+
+    def zero_state(self, batch_size: int) -> State:
+        """The state before the first token."""
+        like = self.rnn.weight_hh_l0
+        hidden = like.new_zeros(batch_size, self.directions, self.rnn.hidden_size)
+        return hidden, hidden if self.is_lstm else hidden[..., :0]
+
+    def forward(
+        self, inputs: Tensor, state: State, padding: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """Read a sequence.
+
+        Args:
+            inputs: (batch, steps, width).
+            state: The state before it.
+            padding: True on padding, which may only follow the real tokens, (batch, steps).
+
+        Returns:
+            Outputs (batch, steps, directions x width) and the state after the last real token.
+            Outputs on padding mean nothing.
+        """
+        weights = self.weights()
+        if padding is not None:
+            inputs = torch.cat([inputs, padding[..., None].to(inputs.dtype)], dim=-1)
+            for place in range(0, len(weights), 4):
+                weights[place] = torch.cat(
+                    [weights[place], self._holding_column(weights[place])], dim=1
+                )
+        hidden, cell = (part.transpose(0, 1).contiguous() for part in state)
+        options = (True, 1, 0.0, self.training, self.directions == 2, True)
+        if self.is_lstm:
+            outputs, last, cell = torch.lstm(inputs, (hidden, cell), weights, *options)
+        else:
+            outputs, last = torch.gru(inputs, hidden, weights, *options)
+        if padding is not None:
+            # an LSTM's hidden state is not held, and a GRU's only up to rounding, which adds up
+            last = torch.cat([_last_real(outputs, padding, self.rnn.hidden_size), last[1:]])
+        return outputs, (last.transpose(0, 1), cell.transpose(0, 1))
+
+    def step(self, inputs: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:
+        """Read one token, (batch, width), in one direction.
+
+        Cells do it: without gradients, `nn.LSTM` would repack its weights at every call.
+        """
+        hidden, cell = state[0][:, 0], state[1][:, 0]
+        if self.is_lstm:
+            hidden, cell = torch.lstm_cell(inputs, (hidden, cell), *weights)
+        else:
+            hidden = torch.gru_cell(inputs, hidden, *weights)
+        return hidden, (hidden[:, None], cell[:, None])
+
+    def _holding_column(self, weight: Tensor) -> Tensor:
+        """Input weights of the padding mark, (gates x width, 1)."""
+        # gate order: LSTM input, forget, cell, output; GRU reset, update, new
+        shut = (-_SHUT, _SHUT, 0.0, 0.0) if self.is_lstm else (0.0, _SHUT, 0.0)
+        column = weight.new_tensor(shut).repeat_interleave(self.rnn.hidden_size)
+        return column[:, None]
+
+
+_PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def _last_real(outputs: Tensor, padding: Tensor, width: int) -> Tensor:
+    """Forward outputs at each item's last real token, (1, batch, width)."""
+    last = (~padding).sum(1) - 1
+    index = last[None, :, None].expand(1, -1, width)
+    return outputs[..., :width].transpose(0, 1).gather(0, index)
+
+
+class RnnSeq2SeqRecurrentStack(nn.Module):
+    """Layers on top of one another, with dropout, normalisation and residual sums between them."""
+
+    def __init__(
+        self,
+        config: RnnSeq2SeqConfig,
+        input_size: int,
+        hidden_size: int,
+        depth: int,
+        directions: int = 1,
+    ):
+        super().__init__()
+        width = hidden_size * directions
+        sizes = [input_size] + [width] * (depth - 1)
+        self.layers = nn.ModuleList(
+            RnnSeq2SeqRecurrentLayer(config, size, hidden_size, directions) for size in sizes
+        )
+        self.norms = (
+            nn.ModuleList(nn.LayerNorm(width) for _ in sizes) if config.layer_norm else None
+        )
+        self.residual = config.residual
+        self.dropout = config.dropout
+
+    def zero_state(self, batch_size: int) -> list[State]:
+        return [layer.zero_state(batch_size) for layer in self.layers]
+
+    def weights(self) -> list[list[Tensor]]:
+        """Weights of each layer for a run of `step`s."""
+        return [layer.weights() for layer in self.layers]
+
+    def forward(
+        self, inputs: Tensor, states: list[State], padding: Tensor | None = None
+    ) -> StackReading:
+        """Read a sequence, (batch, steps, width)."""
+        return self._climb(
+            inputs, lambda depth, below: self.layers[depth](below, states[depth], padding)
+        )
+
+    def step(
+        self, inputs: Tensor, states: list[State], weights: list[list[Tensor]]
+    ) -> StackReading:
+        """Read one token, (batch, width)."""
+        return self._climb(
+            inputs,
+            lambda depth, below: self.layers[depth].step(below, states[depth], weights[depth]),
+        )
+
+    def _climb(
+        self, inputs: Tensor, read: Callable[[int, Tensor], tuple[Tensor, State]]
+    ) -> StackReading:
+        outputs, after = [], []
+        for depth in range(len(self.layers)):
+            result, state = read(depth, inputs)
+            inputs = self._finish(depth, inputs, result)
+            outputs.append(inputs)
+            after.append(state)
+        return outputs, after
+
+    def _finish(self, depth: int, inputs: Tensor, result: Tensor) -> Tensor:
+        if self.norms is not None:
+            result = self.norms[depth](result)
+        if self.residual and depth > 0:
+            result = result + inputs
+        if depth < len(self.layers) - 1:
+            result = F.dropout(result, self.dropout, self.training)
+        return result
