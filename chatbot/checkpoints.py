@@ -51,12 +51,8 @@ def save_chatbot(
         OSError: The disk is full or not writable; what was there before stays.
     """
     with whole_folder(folder, overwrite=overwrite, mark="config.json") as built:
-        try:
-            copy.deepcopy(model).to(dtype).save_pretrained(built)
-            tokenizer.save_pretrained(built)
-        except Exception as error:
-            # safetensors has an error type of its own for what the disk refuses
-            raise OSError(f"{folder}: the model could not be saved ({error})") from error
+        copy.deepcopy(model).to(dtype).save_pretrained(built)
+        tokenizer.save_pretrained(built)
 
 
 def _check_folder(folder: Path) -> None:

@@ -37,7 +37,7 @@ def whole_folder(folder: Path, *, overwrite: bool = False, mark: str) -> Iterato
         _publish(built, folder, temporary / "replaced")
     except Exception as error:
         refused = _refusal_of_the_disk(error)
-        if refused is None or isinstance(error, OSError):
+        if refused is None:
             raise
         raise OSError(f"{folder}: cannot be written ({refused})") from error
     finally:
@@ -54,11 +54,15 @@ def check_replaceable(folder: Path, *, overwrite: bool, mark: str) -> None:
         raise FileExistsError(f"{folder} has no {mark}, so --overwrite does not replace it")
 
 
-def _refusal_of_the_disk(error: BaseException | None) -> BaseException | None:
-    """The OSError behind an error; libraries in Rust only write "(os error 28)" into theirs."""
-    while error is not None and not isinstance(error, OSError) and "(os error" not in str(error):
-        error = error.__cause__ or error.__context__
-    return error
+def _refusal_of_the_disk(error: BaseException) -> BaseException | None:
+    """The error of a failed write behind an error, None if there is none.
+
+    It names no file, other than errors of reading; those of Rust only hold "(os error 28)".
+    """
+    if isinstance(error, ValueError) or error.__cause__ is None:
+        unnamed = isinstance(error, OSError) and error.errno and not error.filename
+        return error if unnamed or "(os error" in str(error) else None
+    return _refusal_of_the_disk(error.__cause__)
 
 
 def _publish(built: Path, folder: Path, replaced: Path) -> None:

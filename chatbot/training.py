@@ -229,15 +229,18 @@ def _train_or_explain(trainer: Seq2SeqTrainer, checkpoint: str | None) -> None:
 
 def _discard_unfinished(checkpoints: Path) -> bool:
     """Remove checkpoints that were not written to the end. Returns whether there were any."""
-    # the Trainer writes its state last
-    halves = [
-        folder
-        for folder in checkpoints.glob("checkpoint-*")
-        if not (folder / TRAINER_STATE_NAME).is_file()
-    ]
+    halves = [folder for folder in checkpoints.glob("checkpoint-*") if not _is_whole(folder)]
     for half in halves:
         shutil.rmtree(half)
     return bool(halves)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:  # the Trainer writes its state last
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _starting_point(folder: Path, resume: bool, overwrite: bool) -> str | None:

@@ -91,6 +91,10 @@ def test_what_the_disk_refuses_is_an_os_error(tmp_path: Path) -> None:
     refused = RuntimeError("No space left (os error 28)")
     with pytest.raises(OSError, match=r"out: cannot be written \(No space left \(os error 28\)\)"):
         fail(tmp_path / "out", refused)
+    with pytest.raises(OSError, match=r"out: cannot be written \(.*No space left"):
+        fail(tmp_path / "out", OSError(28, "No space left"))
+    with pytest.raises(FileNotFoundError, match=r"^\[Errno 2\] Not there: 'source.jsonl'"):
+        fail(tmp_path / "out", FileNotFoundError(2, "Not there", "source.jsonl"))
     behind = RuntimeError("it failed")
     behind.__cause__ = OSError(28, "No space left")
     with pytest.raises(OSError, match=r"out: cannot be written \(.*No space left"):

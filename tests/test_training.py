@@ -18,7 +18,7 @@ import yaml
 from chat_helpers import few_dialogues, write_dialogues
 from datasets import Dataset
 from safetensors.torch import load_file
-from test_checkpoints import FILES, model_files
+from test_checkpoints import FILES, full_disk, model_files
 
 from chatbot import ChatSession, load_chatbot
 from chatbot.cli import main
@@ -204,14 +204,25 @@ def test_a_broken_checkpoint_is_not_resumed_from(
 ) -> None:
     run = small_run(prepared, tmp_path / "run", max_steps=2)
     quietly(run)
-    half = run.folder / "checkpoints" / "checkpoint-9"
-    half.mkdir()
-    (half / "model.safetensors").write_bytes(b"half")
+    halves = [run.folder / "checkpoints" / f"checkpoint-{number}" for number in (8, 9)]
+    for half in halves:
+        half.mkdir()
+        (half / "model.safetensors").write_bytes(b"half")
+    (halves[0] / "trainer_state.json").write_text('{"best_metric": ')
     perplexity, _ = quietly(small_run(prepared, run.folder), resume=True)
     assert perplexity is not None
-    assert not half.exists()
+    assert not any(half.exists() for half in halves)
     log = json.loads((run.folder / "log.json").read_text())
     assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.usefixtures("capsys")  # what libraries print stays in memory
+def test_a_full_disk_while_training_is_explained(prepared: Path, tmp_path: Path) -> None:
+    run = small_run(prepared, tmp_path / "run")
+    with full_disk(10_000), pytest.raises(OSError, match=r"make room, then: .*run\.yaml --resume"):
+        quietly(run)
+    assert list((run.folder / "checkpoints").iterdir()) == []
+    assert not (run.folder / "model").exists()
 
 
 def snapshot(folder: Path) -> dict[str, int]:
