@@ -26,6 +26,7 @@ from chatbot.app.conversation import Bot
 from chatbot.app.launch import start
 from chatbot.app.page import build_page
 from chatbot.checkpoints import save_chatbot
+from chatbot.presets import generation_preset
 
 pytestmark = pytest.mark.browser
 
@@ -238,9 +239,9 @@ def test_a_preset_sets_the_sliders_and_beams_show_candidates(visit: Visit) -> No
     tab = visit()
     tab.get_by_text(strings.SETTINGS).click()
     temperature = tab.locator("#temperature input[type=number]")
-    expect(temperature).to_have_value("0.7")
+    expect(temperature).to_have_value(f"{generation_preset('lively').temperature}")
     tab.get_by_label("careful").check()
-    expect(temperature).to_have_value("0.4")
+    expect(temperature).to_have_value(f"{generation_preset('careful').temperature}")
     tab.get_by_label("precise").check()
     expect(temperature).to_be_hidden()
     expect(tab.locator("#beams input[type=number]")).to_have_value("4")

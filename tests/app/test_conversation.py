@@ -136,7 +136,7 @@ def test_beams_come_at_once_with_all_candidates(bot: Bot) -> None:
 
 def test_stopping_ends_the_model_and_keeps_the_words(bot: Bot) -> None:
     before = set(threading.enumerate())
-    endless = GenerationPreset(max_new_tokens=512, no_repeat_ngram_size=0)
+    endless = GenerationPreset(min_new_tokens=512, max_new_tokens=512, no_repeat_ngram_size=0)
     views = conversation.send(bot, "hello", [], endless)
     next(views)
     view = next(views)
