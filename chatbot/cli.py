@@ -190,8 +190,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     from chatbot.evaluation import perplexity_by_source
 
     model, tokenizer = load_chatbot(options.model)
-    data = load_prepared(options.data, tokenizer)
-    for row in perplexity_by_source(model, tokenizer, data[options.split]):
+    examples = load_prepared(options.data, tokenizer)[options.split]
+    if not len(examples):
+        raise ValueError(
+            f"{options.data}: its {options.split} split is empty; name another --split"
+        )
+    for row in perplexity_by_source(model, tokenizer, examples):
         print(row)
     return 0
 

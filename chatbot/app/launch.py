@@ -44,8 +44,12 @@ def launch_app(
     chosen = choose_port(host, port)
     if port is None and chosen != DEFAULT_PORT:
         print(strings.port_busy(DEFAULT_PORT, chosen), flush=True)
+    from transformers.utils import logging
+
     from chatbot.app.page import build_page
     from chatbot.checkpoints import load_chatbot
+
+    logging.disable_progress_bar()
 
     page = build_page(*load_chatbot(model_folder))
     try:
