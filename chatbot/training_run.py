@@ -25,7 +25,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 32,
     "per_device_eval_batch_size": 64,
     "learning_rate": 4e-3,
-    "warmup_steps": 100,
+    "warmup_steps": 0.05,  # below 1: a share of all steps
     "lr_scheduler_type": "linear",
     "weight_decay": 0.01,
     "adam_beta2": 0.98,
