@@ -24,11 +24,11 @@ from transformers import (
 
 from chatbot.checkpoints import load_chatbot
 from chatbot.data import clean_text
-from chatbot.decoding import generate, reply_text
+from chatbot.decoding import generate, readable, reply_text
 from chatbot.explain import explain_reply
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
 from chatbot.presets import DEFAULT_GENERATION_PRESET, GenerationPreset, generation_preset
-from chatbot.tokenization import encode_context, is_lowercasing, restore_case
+from chatbot.tokenization import encode_context
 
 MAX_MESSAGE_CHARACTERS = 10_000
 NOTHING_SAID = "I did not catch anything. What would you like to talk about?"
@@ -72,7 +72,7 @@ class ChatSession:
 
     >>> session = ChatSession.from_pretrained()  # the shipped model
     >>> session.reply("hello!").text  # doctest: +SKIP
-    'Hello! How are you today?'
+    'Hello!'
 
     Args:
         model: Shared freely: no state lives on it.
@@ -204,7 +204,7 @@ class _Stream:
 
     def __init__(self, session: ChatSession, context: list[int]):
         self.context = context
-        self.lowercasing = is_lowercasing(session.tokenizer)
+        self.tokenizer = session.tokenizer
         self.pieces = TextIteratorStreamer(session.tokenizer, skip_special_tokens=True)
         self.stopped = Event()
         self.started = time.perf_counter()
@@ -222,7 +222,7 @@ class _Stream:
                 continue
             if self.first is None:
                 self.first = time.perf_counter() - self.started
-            yield restore_case(said.strip()) if self.lowercasing else said.strip()
+            yield readable(self.tokenizer, said)
 
     def stop(self) -> Tensor:
         """End the generation. Returns what was generated, (1, tokens)."""

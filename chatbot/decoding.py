@@ -98,8 +98,17 @@ def generate(
 
 def reply_text(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[int] | Tensor) -> str:
     """What a person reads: without special tokens, with capitals."""
-    text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
-    return restore_case(text) if is_lowercasing(tokenizer) else text
+    return readable(tokenizer, tokenizer.decode(tokens, skip_special_tokens=True))
+
+
+def readable(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
+    """Decoded text, or the start of it, with the capitals that a lower-casing tokenizer lost."""
+    return restore_case(text.strip()) if is_lowercasing(tokenizer) else text.strip()
+
+
+def unspoken_tokens(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """Special tokens that no reply may hold: all but `<end>`."""
+    return [token for token in tokenizer.all_special_ids if token != tokenizer.eos_token_id]
 
 
 def _generation_config(
@@ -111,7 +120,7 @@ def _generation_config(
         **settings,
         do_sample=False,
         num_return_sequences=candidates,
-        suppress_tokens=[i for i in tokenizer.all_special_ids if i != tokenizer.eos_token_id],
+        suppress_tokens=unspoken_tokens(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

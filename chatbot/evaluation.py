@@ -41,6 +41,18 @@ class Perplexity:
         return f"{self.per_token:.1f} per token, {self.per_word:.1f} per word"
 
 
+@dataclass(frozen=True)
+class SourcePerplexity:
+    """Perplexity on the replies of one source, or of all."""
+
+    name: str
+    replies: int
+    perplexity: Perplexity
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.perplexity} ({self.replies:,} replies)"
+
+
 def measure_perplexity(
     model: RnnSeq2SeqForConditionalGeneration,
     tokenizer: PreTrainedTokenizerFast,
@@ -52,8 +64,7 @@ def measure_perplexity(
     Raises:
         ValueError: There are no examples.
     """
-    if not len(examples):
-        raise ValueError("There are no examples to measure perplexity on.")
+    _check_not_empty(examples)
     collate = DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8)
     nats, tokens, words = 0.0, 0, 0
     training = model.training
@@ -71,6 +82,28 @@ def measure_perplexity(
         words += sum(len(reply.split()) for reply in replies)
     model.train(training)
     return Perplexity(nats, tokens, words)
+
+
+def perplexity_by_source(
+    model: RnnSeq2SeqForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    examples: Dataset,
+) -> list[SourcePerplexity]:
+    """Perplexity on each source, and last on all of them. Errors as in `measure_perplexity`."""
+    _check_not_empty(examples)
+    sources = np.array(examples["source"])
+    parts = []
+    for name in sorted(set(sources)):
+        part = examples.select(np.flatnonzero(sources == name))
+        measured = measure_perplexity(model, tokenizer, part)
+        parts.append(SourcePerplexity(str(name), len(part), measured))
+    sums = [part.perplexity for part in parts]
+    whole = Perplexity(
+        sum(part.nats for part in sums),
+        sum(part.tokens for part in sums),
+        sum(part.words for part in sums),
+    )
+    return [*parts, SourcePerplexity("all", len(examples), whole)]
 
 
 def distinct(replies: Sequence[str], n: int) -> float:
@@ -97,44 +130,14 @@ def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
     return list(zip(*(words[start:] for start in range(n)), strict=False))
 
 
+def _check_not_empty(examples: Dataset) -> None:
+    if not len(examples):
+        raise ValueError("There are no examples to measure perplexity on.")
+
+
 def _by_length(examples: Dataset, batch_size: int) -> Iterator[list[dict]]:
     """Batches of examples of like length: little padding."""
     lengths = [len(source) for source in examples["input_ids"]]
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     for start in range(0, len(order), batch_size):
         yield examples.select(order[start : start + batch_size]).to_list()
-
-
-@dataclass(frozen=True)
-class SourcePerplexity:
-    """Perplexity on the replies of one source, or of all."""
-
-    name: str
-    replies: int
-    perplexity: Perplexity
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.perplexity} ({self.replies:,} replies)"
-
-
-def perplexity_by_source(
-    model: RnnSeq2SeqForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerFast,
-    examples: Dataset,
-) -> list[SourcePerplexity]:
-    """Perplexity on each source, and last on all of them. Errors as in `measure_perplexity`."""
-    sources = np.array(examples["source"])
-    parts = []
-    for name in sorted(set(sources)):
-        part = examples.select(np.flatnonzero(sources == name))
-        measured = measure_perplexity(model, tokenizer, part)
-        parts.append(SourcePerplexity(str(name), len(part), measured))
-    sums = [part.perplexity for part in parts]
-    whole = Perplexity(
-        sum(part.nats for part in sums),
-        sum(part.tokens for part in sums),
-        sum(part.words for part in sums),
-    )
-    if not parts:
-        raise ValueError("There are no examples to measure perplexity on.")
-    return [*parts, SourcePerplexity("all", len(examples), whole)]

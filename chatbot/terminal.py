@@ -7,7 +7,7 @@ from typing import TextIO
 from transformers.utils import logging
 
 from chatbot.chat import ChatSession
-from chatbot.presets import generation_presets
+from chatbot.presets import DEFAULT_GENERATION_PRESET, generation_presets
 
 HELP = """\
 /reset          forget the conversation
@@ -18,7 +18,10 @@ HELP = """\
 
 
 def run_terminal_chat(
-    folder: Path | None = None, *, preset: str = "lively", seed: int | None = None
+    folder: Path | None = None,
+    *,
+    preset: str = DEFAULT_GENERATION_PRESET,
+    seed: int | None = None,
 ) -> int:
     """Talk until the input ends. Returns the exit status."""
     logging.disable_progress_bar()  # of loading: a chat needs none

@@ -27,10 +27,11 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from chatbot.checkpoints import save_chatbot
 from chatbot.data import REPORT_NAME, load_prepared, prepare
+from chatbot.decoding import unspoken_tokens
 from chatbot.evaluation import Perplexity, measure_perplexity
 from chatbot.hub_files import hub_config_path
 from chatbot.modeling import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration
-from chatbot.presets import generation_preset, model_preset
+from chatbot.presets import DEFAULT_GENERATION_PRESET, generation_preset, model_preset
 from chatbot.training_callbacks import (
     InterruptCallback,
     SampleReplies,
@@ -117,17 +118,17 @@ def build_model(
     except StrictDataclassError as error:  # a value of the wrong kind; ours are ValueErrors
         raise ValueError(f"model: {' '.join(str(error).split())}") from error
     model = RnnSeq2SeqForConditionalGeneration(config)
-    lively = generation_preset("lively")
+    preset = generation_preset(DEFAULT_GENERATION_PRESET)
     model.generation_config.update(
         do_sample=True,
-        temperature=lively.temperature,
-        top_p=lively.top_p,
+        temperature=preset.temperature,
+        top_p=preset.top_p,
         top_k=0,
-        no_repeat_ngram_size=lively.no_repeat_ngram_size,
-        min_new_tokens=lively.min_new_tokens,
+        no_repeat_ngram_size=preset.no_repeat_ngram_size,
+        min_new_tokens=preset.min_new_tokens,
         max_length=None,
-        max_new_tokens=lively.max_new_tokens,
-        suppress_tokens=[i for i in tokenizer.all_special_ids if i != tokenizer.eos_token_id],
+        max_new_tokens=preset.max_new_tokens,
+        suppress_tokens=unspoken_tokens(tokenizer),
     )
     return model
 

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from chatbot.decoding import generate_replies
-from chatbot.presets import generation_preset
+from chatbot.presets import DEFAULT_GENERATION_PRESET, generation_preset
 
 
 class SampleReplies(TrainerCallback):
@@ -29,7 +29,7 @@ class SampleReplies(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        preset = generation_preset("lively")
+        preset = generation_preset(DEFAULT_GENERATION_PRESET)
         replies = generate_replies(
             kwargs["model"], self.tokenizer, self.conversations, preset, seed=0
         )
