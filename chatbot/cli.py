@@ -157,14 +157,14 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _train_tokenizer(options: argparse.Namespace) -> int:
-    from chatbot.data import read_texts
+    from chatbot.data import training_texts
     from chatbot.folders import whole_folder
     from chatbot.tokenization import train_tokenizer
 
     overwrite = options.overwrite
     with whole_folder(options.output, overwrite=overwrite, mark="tokenizer.json") as folder:
         tokenizer = train_tokenizer(
-            read_texts(options.sources),
+            training_texts(options.sources),
             level=options.level,
             vocab_size=options.vocab_size,
             lowercase=not options.keep_case,

@@ -5,7 +5,13 @@ In reading order: records (what a line holds), cleaning, splits, examples, prepa
 
 from chatbot.data.cleaning import DropReason, clean_dialogue, clean_text
 from chatbot.data.examples import Example, dialogue_examples
-from chatbot.data.preparation import REPORT_NAME, PreparationReport, load_prepared, prepare
+from chatbot.data.preparation import (
+    REPORT_NAME,
+    PreparationReport,
+    load_prepared,
+    prepare,
+    training_texts,
+)
 from chatbot.data.records import (
     DataError,
     Dialogue,
@@ -13,7 +19,6 @@ from chatbot.data.records import (
     SourceFile,
     find_files,
     read_dialogues,
-    read_texts,
 )
 from chatbot.data.splits import Split, is_test, normalized_text, split_of
 
@@ -36,6 +41,6 @@ __all__ = [
     "normalized_text",
     "prepare",
     "read_dialogues",
-    "read_texts",
     "split_of",
+    "training_texts",
 ]

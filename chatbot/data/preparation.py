@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from chatbot.data.cleaning import DropReason, clean_dialogue
 from chatbot.data.examples import dialogue_examples
 from chatbot.data.records import DataError, Message, SourceFile, find_files, read_dialogues
-from chatbot.data.splits import SPLITS, Split, dialogue_digest, split_of
+from chatbot.data.splits import SPLITS, Split, dialogue_digest, is_test, split_of
 from chatbot.folders import whole_folder
 from chatbot.tokenization import SPECIAL_TOKENS, Level, train_tokenizer
 
@@ -64,6 +64,19 @@ class PreparationReport:
         return "\n".join(
             [*lines, f"dropped: {dropped or 'nothing'}", f"{self.vocab_size:,} tokens"]
         )
+
+
+def training_texts(sources: Sequence[Path]) -> Iterator[str]:
+    """What is said in dialogues that may be trained on, for a tokenizer: no held-out word.
+
+    Errors as in `read_dialogues`.
+    """
+    files = (file for source in sources for file in find_files(source) if file.split == "train")
+    for file in files:
+        for _, dialogue in read_dialogues(file.path):
+            messages = clean_dialogue(dialogue["messages"])
+            if not isinstance(messages, DropReason) and not is_test(messages):
+                yield from (message["content"] for message in messages)
 
 
 def load_prepared(folder: Path, tokenizer: PreTrainedTokenizerFast | None = None) -> DatasetDict:

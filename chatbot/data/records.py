@@ -8,7 +8,7 @@ A record may name its `source`; other keys are ignored, and so are blank lines.
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
@@ -142,11 +142,3 @@ def _kind(value: Any) -> str:
         return "an empty list"
     names = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number"}
     return names[type(value)]
-
-
-def read_texts(sources: Iterable[Path]) -> Iterator[str]:
-    """The contents of all messages, for a tokenizer. Errors as in `read_dialogues`."""
-    for source in sources:
-        for file in find_files(source):
-            for _, dialogue in read_dialogues(file.path):
-                yield from (message["content"] for message in dialogue["messages"])

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from chatbot.data import DataError, Message, normalized_text, prepare
+from chatbot.data import DataError, Message, is_test, normalized_text, prepare, training_texts
 from chatbot.tokenization import encode_context, train_tokenizer
 
 Turns = list[Message]
@@ -193,3 +193,20 @@ def test_the_users_cache_is_left_alone(
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
     prepare([source], tmp_path / "out")
     assert not cache.exists()
+
+
+def test_a_tokenizer_alone_learns_no_held_out_word(tmp_path: Path) -> None:
+    dialogues = [
+        [
+            {"role": "user", "content": f"question {n}"},
+            {"role": "assistant", "content": f"reply {n}"},
+        ]
+        for n in range(200)
+    ]
+    held_out = [messages for messages in dialogues if is_test(messages)]
+    assert held_out
+    lines = [json.dumps({"messages": messages}) for messages in dialogues]
+    (tmp_path / "chats.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "validation.jsonl").write_text(lines[0].replace("0", "zero"), encoding="utf-8")
+    learned = list(training_texts([tmp_path]))
+    assert learned == [m["content"] for d in dialogues if d not in held_out for m in d]
