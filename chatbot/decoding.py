@@ -72,6 +72,7 @@ def generate(
     candidates: int = 1,
     streamer: BaseStreamer | None = None,
     stopping_criteria: StoppingCriteriaList | None = None,
+    **changes: Any,
 ) -> GenerateBeamEncoderDecoderOutput:
     """`model.generate` as a preset wants it.
 
@@ -79,6 +80,7 @@ def generate(
         contexts: Source tokens of each conversation, as `encode_context` gives them.
         generator: Where draws come from.
         candidates: Replies of each context, best first; more than 1 for beam search only.
+        changes: Fields of transformers' `GenerationConfig` that no preset has.
 
     Returns:
         transformers' output: `sequences` (contexts x candidates, tokens), begun with `<go>`.
@@ -86,13 +88,16 @@ def generate(
     batch = tokenizer.pad(
         {"input_ids": [list(context) for context in contexts]}, return_tensors="pt"
     )
+    config = _generation_config(tokenizer, preset, candidates)
+    config.update(**changes)
     with torch.inference_mode():
         return model.generate(
             **batch.to(model.device),
-            generation_config=_generation_config(tokenizer, preset, candidates),
+            generation_config=config,
             logits_processor=_sampling(preset, generator),
             streamer=streamer,
             stopping_criteria=stopping_criteria,
+            tokenizer=tokenizer,
         )
 
 

@@ -112,6 +112,8 @@ def build_model(
     """A new model of the run's size for a tokenizer; its `generate()` samples, and ends."""
     settings = dict(run.model)
     sizes = model_preset(settings.pop("preset", "tiny"))
+    if settings.get("attention") == "none" or settings.get("decoder_vocab_size"):
+        sizes.pop("copy")  # a preset's wish gives way; said outright, it is refused
     known = {"vocab_size": len(tokenizer), "max_source_positions": max_source_tokens}
     try:
         config = RnnSeq2SeqConfig(**{**known, **sizes, **settings})

@@ -12,6 +12,13 @@ PAD, GO, END = 0, 2, 3
 FIRST_WORD = 4
 VOCABULARY = 19
 WINDOWS = ("global", "recent", "local-m", "local-p")
+# attention, window and input feeding of the models that copy too
+COPYING = (
+    ("dot", "global", False),
+    ("general", "local-p", True),
+    ("concat", "recent", False),
+    ("additive", "global", False),
+)
 
 Settings = dict[str, Any]
 
@@ -72,7 +79,7 @@ HOLED = laid_out([[1, 2, 4, 7, 8], [0, 5, 6], [3]], 10)
 
 
 def combinations() -> Iterator[Settings]:
-    """Every attention with every window, with and without input feeding, where allowed."""
+    """Every attention with every window, with and without input feeding, some with copying."""
     yield {"attention": "none"}
     for attention in ("dot", "general", "concat"):
         for window in WINDOWS:
@@ -84,6 +91,13 @@ def combinations() -> Iterator[Settings]:
                 }
     for window in ("global", "recent"):
         yield {"attention": "additive", "attention_window": window}
+    for attention, window, feeding in COPYING:
+        yield {
+            "attention": attention,
+            "attention_window": window,
+            "input_feeding": feeding,
+            "copy": True,
+        }
 
 
 def variants(bidirectional: bool = False) -> list[Settings]:

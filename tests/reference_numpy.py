@@ -150,9 +150,9 @@ def attend(config: Any, w: Weights, h: Array, memory: list[Array], t: int) -> tu
 def decode(
     config: Any, w: Weights, embeddings: Array, target: list[int], memory: list[Array],
     states: list[State],
-) -> tuple[list[Array], list[Array]]:  # fmt: skip
-    """Vectors for the output layer and attention, one for each target token."""
-    outputs, looks, fed = [], [], np.zeros(config.hidden_size)
+) -> tuple[list[Array], list[Array], list[float]]:  # fmt: skip
+    """Vectors for the output layer, attention and copy gate, one for each target token."""
+    outputs, looks, gates, fed = [], [], [], np.zeros(config.hidden_size)
     for t, token in enumerate(target):
         y = x = embeddings[token]
         if config.attention == "additive":  # c_t from s_{t-1}, then s_t = f(s_{t-1}, y_{t-1}, c_t)
@@ -177,19 +177,33 @@ def decode(
         fed = np.tanh(w["combine.weight"] @ known)
         outputs.append(fed)
         looks.append(look)
-    return outputs, looks
+        if config.copy:
+            known = np.concatenate([x, context, y])
+            gates.append(sigmoid(w["copy_gate.weight"][0] @ known + w["copy_gate.bias"][0]))
+    return outputs, looks, gates
+
+
+def mixed(logits: Array, look: Array, gate: float, source: list[int]) -> Array:
+    """log p(w), p(w) = g softmax(w) + (1 - g) the attention on w (See et al. 2017, eq. 9)."""
+    p = gate * softmax(logits)
+    for token, weight in zip(source, look, strict=True):
+        p[token] += (1 - gate) * weight
+    return np.log(p)
 
 
 def reference(
     config: Any, weights: dict[str, Array], source: list[int], target: list[int]
 ) -> tuple[Array, Array]:
-    """Logits (T, vocabulary) and attention (T, S) of one item."""
+    """Logits (T, vocabulary) and attention (T, S) of one item; with copying, log-probabilities."""
     everything = Weights(weights)
     encoder, decoder = everything.at("model.encoder"), everything.at("model.decoder")
     memory, finals = encode(config, encoder, source)
     states = bridge(config, decoder.at("bridge"), finals)
     embeddings = (encoder if config.share_embeddings else decoder)["embed_tokens.weight"]
-    outputs, looks = decode(config, decoder, embeddings, target, memory, states)
+    outputs, looks, gates = decode(config, decoder, embeddings, target, memory, states)
     head = embeddings if config.tie_word_embeddings else everything["lm_head.weight"]
     logits = [head @ output + everything["lm_head.bias"] for output in outputs]
+    if config.copy:
+        steps = zip(logits, looks, gates, strict=True)
+        logits = [mixed(step, look, gate, source) for step, look, gate in steps]
     return np.array(logits), np.array(looks)

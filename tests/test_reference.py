@@ -39,6 +39,8 @@ FURTHER: list[Settings] = [
     {"cell_type": "gru", "embedding_size": 8, "tie_word_embeddings": True, **TWO},
     {"cell_type": "gru", "encoder_layers": 1, "decoder_layers": 1, "attention_window_size": 1,
      "attention_window": "local-p"},
+    {"cell_type": "lstm", "attention": "concat", **UNEVEN, "copy": True, "bidirectional": True},
+    {"cell_type": "gru", "embedding_size": 8, "tie_word_embeddings": True, "copy": True},
 ]  # fmt: skip
 VARIANTS = variants(bidirectional=True) + FURTHER
 LAYOUTS = {"right": RIGHT, "left": LEFT, "holed": HOLED}
@@ -62,7 +64,7 @@ def test_the_model_computes_what_the_papers_say(settings: Settings) -> None:
     for tokens, mask in LAYOUTS.values():
         outputs = model(tokens, mask, decoder_input_ids=target, output_attentions=True)
         for item, (logits, looks) in enumerate(expected):
-            close = {"rtol": 0, "atol": 1e-5}
+            close = {"rtol": 0, "atol": 1e-5, "check_dtype": False}
             torch.testing.assert_close(outputs.logits[item], torch.from_numpy(logits), **close)
             if outputs.cross_attentions:
                 weights_here = outputs.cross_attentions[0][item, 0][:, mask[item].bool()]
@@ -80,6 +82,7 @@ def test_the_variants_cover_each_value_of_each_field() -> None:
         "input_feeding": {False, True},
         "residual": {False, True},
         "layer_norm": {False, True},
+        "copy": {False, True},
         "share_embeddings": {False, True},
         "tie_word_embeddings": {False, True},
         "encoder_layers": {1, 2, 3},

@@ -172,8 +172,8 @@ class Attention(nn.Module):
             steps: Target position of each state, from 0, (T,).
 
         Returns:
-            Context vectors (B, T, M) and weights (B, T, S). A row of weights sums to 1 and is 0
-            outside the window and on padding.
+            Context vectors (B, T, M) and weights (B, T, S), these in float32. A row of weights sums
+            to 1 and is 0 outside the window and on padding.
         """
         visible, bias = self.window(query, memory, steps)
         scores = self.score(query, memory.keys).float()
@@ -181,5 +181,5 @@ class Attention(nn.Module):
             scores = scores + bias
         # the smallest finite number: minus infinity would give NaN gradients under some kernels
         scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
-        weights = torch.softmax(scores, dim=-1).to(memory.values.dtype)
-        return weights @ memory.values, weights
+        weights = torch.softmax(scores, dim=-1)
+        return weights.to(memory.values.dtype) @ memory.values, weights

@@ -61,13 +61,15 @@ class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
         return hidden, hidden if self.is_lstm else hidden[..., :0]
 
     def forward(
-        self, inputs: Tensor, state: State, padding: Tensor | None = None
-    ) -> tuple[Tensor, State]:
+        self, inputs: Tensor, hidden: Tensor, cell: Tensor, padding: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Read a sequence.
+
+        A state comes and goes as two tensors: reentrant gradient checkpointing sees none in a pair.
 
         Args:
             inputs: (batch, steps, width).
-            state: The state before it.
+            hidden, cell: The state before it.
             padding: True on padding, which may only follow the real tokens, (batch, steps).
 
         Returns:
@@ -81,7 +83,7 @@ class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
                 weights[place] = torch.cat(
                     [weights[place], self._holding_column(weights[place])], dim=1
                 )
-        hidden, cell = (part.transpose(0, 1).contiguous() for part in state)
+        hidden, cell = (part.transpose(0, 1).contiguous() for part in (hidden, cell))
         options = (True, 1, 0.0, self.training, self.directions == 2, True)
         if self.is_lstm:
             outputs, last, cell = torch.lstm(inputs, (hidden, cell), weights, *options)
@@ -90,7 +92,7 @@ class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
         if padding is not None:
             # an LSTM's hidden state is not held, and a GRU's only up to rounding, which adds up
             last = torch.cat([_last_real(outputs, padding, self.rnn.hidden_size), last[1:]])
-        return outputs, (last.transpose(0, 1), cell.transpose(0, 1))
+        return outputs, last.transpose(0, 1), cell.transpose(0, 1)
 
     def step(self, inputs: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:
         """Read one token, (batch, width), in one direction.
@@ -156,9 +158,12 @@ class RnnSeq2SeqRecurrentStack(nn.Module):
         self, inputs: Tensor, states: list[State], padding: Tensor | None = None
     ) -> StackReading:
         """Read a sequence, (batch, steps, width)."""
-        return self._climb(
-            inputs, lambda depth, below: self.layers[depth](below, states[depth], padding)
-        )
+
+        def read(depth: int, below: Tensor) -> tuple[Tensor, State]:
+            outputs, hidden, cell = self.layers[depth](below, *states[depth], padding)
+            return outputs, (hidden, cell)
+
+        return self._climb(inputs, read)
 
     def step(
         self, inputs: Tensor, states: list[State], weights: list[list[Tensor]]

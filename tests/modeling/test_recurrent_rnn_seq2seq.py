@@ -27,10 +27,10 @@ def test_padding_holds_the_state_however_long(
 ) -> None:
     layer = layer_of(directions, cell_type=cell).to(dtype)
     inputs = torch.randn(1, 3, 4, dtype=dtype)
-    outputs, state = layer(inputs, layer.zero_state(1))
+    outputs, *state = layer(inputs, *layer.zero_state(1))
     padded = torch.cat([inputs, torch.randn(1, 400, 4, dtype=dtype) * 5], dim=1)
     padding = torch.arange(403)[None] >= 3
-    held, held_state = layer(padded, layer.zero_state(1), padding)
+    held, *held_state = layer(padded, *layer.zero_state(1), padding)
     # adding zeros in another order costs a last digit at a step, but nothing that grows
     close = {"rtol": 0, "atol": 3 * torch.finfo(dtype).eps}
     torch.testing.assert_close(held[:, :3], outputs, **close)
@@ -41,7 +41,7 @@ def test_padding_holds_the_state_however_long(
 @torch.no_grad()
 def test_final_states_of_two_directions_stand_side_by_side(cell: str) -> None:
     layer = layer_of(2, cell_type=cell)
-    outputs, (hidden, _) = layer(torch.randn(2, 5, 4), layer.zero_state(2))
+    outputs, hidden, _ = layer(torch.randn(2, 5, 4), *layer.zero_state(2))
     assert outputs.shape == (2, 5, 16)
     assert hidden.shape == (2, 2, 8)
     # forward ends on the last token, backward on the first
@@ -54,7 +54,7 @@ def test_one_draw_of_dropped_recurrent_weights_serves_every_step(cell: str) -> N
     layer = layer_of(cell_type=cell, recurrent_dropout=0.5).train()
     inputs = torch.randn(3, 6, 4)
     torch.manual_seed(1)
-    whole, _ = layer(inputs, layer.zero_state(3))
+    whole, *_ = layer(inputs, *layer.zero_state(3))
     torch.manual_seed(1)
     weights, state, steps = layer.weights(), layer.zero_state(3), []
     for step in inputs.unbind(1):

@@ -1,0 +1,66 @@
+"""Copying: the attention points at words that the reply may take over.
+
+p(w) = g softmax(w) + (1 - g) sum of the attention on source positions that hold w, with the gate
+g = sigmoid(linear[state; context; embedding]) (See et al. 2017, eq. 8 and 9; Gu et al. 2016). Every
+real source token may be copied, special ones too; padding has no attention, so it adds nothing.
+Sums and logarithms are in float32, and no probability is 0, so that no logarithm is infinite.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Pointing(NamedTuple):
+    """Where the decoder points, and whether it should: all that copying needs.
+
+    Args:
+        gate: Logit of g, (B, T, 1).
+        attention: Weights, (B, T, S).
+        source_ids: Tokens that they point at, (B, S).
+    """
+
+    gate: Tensor
+    attention: Tensor
+    source_ids: Tensor
+
+
+def mixed_log_probabilities(logits: Tensor, pointing: Pointing) -> Tensor:
+    """log p(w) from the vocabulary's logits, both (B, T, V).
+
+    It is its own log-softmax, so that searching, sampling and scoring go on as ever.
+    """
+    vocabulary = F.log_softmax(logits.float(), dim=-1)
+    attention = pointing.attention.float()
+    words = pointing.source_ids[:, None].expand_as(attention)
+    mass = torch.zeros_like(vocabulary).scatter_add(2, words, attention)
+    return _mix(vocabulary, mass, pointing.gate.float())
+
+
+def copying_loss(
+    logits: Tensor,
+    pointing: Pointing,
+    labels: Tensor,
+    num_items_in_batch: Tensor | int | None = None,
+    **kwargs: object,
+) -> Tensor:
+    """Mean -log p of the labels, (B, T), without log p of all other words: a third of the time.
+
+    Args:
+        num_items_in_batch: What to divide the sum by; None: the labels that are not -100.
+    """
+    same = pointing.source_ids[:, None] == labels[..., None]
+    mass = (pointing.attention.float() * same).sum(-1, keepdim=True)
+    vocabulary = F.log_softmax(logits.float(), dim=-1).gather(2, labels.clamp(min=0)[..., None])
+    mixed = _mix(vocabulary, mass, pointing.gate.float())[..., 0]
+    counted = labels != -100
+    items = counted.sum() if num_items_in_batch is None else num_items_in_batch
+    return -(mixed * counted).sum() / items
+
+
+def _mix(vocabulary: Tensor, mass: Tensor, gate: Tensor) -> Tensor:
+    """log(g p + (1 - g) mass) from log p; finite where the mass is 0."""
+    copied = mass.clamp(min=torch.finfo(mass.dtype).tiny).log()
+    return torch.logaddexp(F.logsigmoid(gate) + vocabulary, F.logsigmoid(-gate) + copied)
