@@ -8,6 +8,7 @@
 #                PyTorch's own index has a build for the CPU alone (about 200 MB):
 #                make serve TORCH_INDEX=https://download.pytorch.org/whl/cpu
 #   JOBS         test processes side by side
+#   VARIANTS     models for `make conformance`, out of tests/conformance/variants.py; else all of them
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3.11 python3; do \
 	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
@@ -15,6 +16,7 @@ ARGS ?=
 PIP_FLAGS ?=
 TORCH_INDEX ?=
 JOBS ?= 2
+VARIANTS ?=
 
 # All paths are relative, so that a space in the path of the checkout does no harm.
 BIN := .venv/bin
@@ -31,10 +33,10 @@ $(APP_STAMP) $(TEST_STAMP): FORCE
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve chat test test-slow lint types format lines clean FORCE
+.PHONY: help install serve chat test test-slow conformance mutants lint types format lines clean FORCE
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 install: $(APP_STAMP)  ## make .venv with the package and what the chat needs
 	@echo "chatbot is installed in .venv: make serve, make chat"
@@ -51,6 +53,12 @@ test: lint types  ## lint, types and all tests but the slow ones
 
 test-slow: $(TEST_STAMP)  ## the slow tests: trainings
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+conformance: $(TEST_STAMP)  ## transformers' own model tests on ours, which pip downloads
+	$(BIN)/python -m pytest -q -n $(JOBS) tests/conformance/model_tests.py $(if $(VARIANTS),--variants $(VARIANTS))
+
+mutants: $(TEST_STAMP)  ## break the model on purpose: each time a test must turn red
+	$(BIN)/python scripts/mutate.py
 
 lint: $(TEST_STAMP)  ## ruff: rules and format
 	$(BIN)/ruff check .

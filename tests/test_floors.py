@@ -16,8 +16,16 @@ import pytest
 FLOORS = [
     ["modeling/", "hub_files", "folders"],
     ["tokenization", "presets", "data/", "checkpoints"],
-    ["decoding", "evaluation", "training_run", "training_callbacks", "training", "explain"],
-    ["chat", "hub"],
+    [
+        "decoding",
+        "evaluation",
+        "training_run",
+        "training_callbacks",
+        "training",
+        "explain",
+        "export",
+    ],
+    ["chat", "hub", "pipelines"],
     ["serving/"],
     ["terminal", "app/"],
     ["cli", "__main__"],
@@ -34,6 +42,8 @@ EXTRAS = {
     "matplotlib": {"explain", "app/"},
     "plotly": {"explain", "app/"},
     "sacrebleu": {"evaluation"},
+    "onnx": {"export"},
+    "onnxruntime": {"export"},
 }
 DISTRIBUTIONS = {"yaml": "pyyaml"}  # where the import name differs from the distribution's
 

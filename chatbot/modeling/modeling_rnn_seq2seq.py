@@ -27,6 +27,8 @@ from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
 from .quantization_rnn_seq2seq import quantize_modules
 from .recurrent_rnn_seq2seq import RnnSeq2SeqRecurrentStack, State
 
+# The states of all layers, and under input feeding the last attentional vector.
+States = list[State]
 # What the decoder may look at; None without attention.
 Memory = AttentionMemory | None
 # The state to go on from; None where nothing is kept.
@@ -178,8 +180,8 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
         )
 
     def _read_padded(
-        self, inputs: Tensor, mask: Tensor, states: list[State]
-    ) -> tuple[list[Tensor], list[State]]:
+        self, inputs: Tensor, mask: Tensor, states: States
+    ) -> tuple[list[Tensor], States]:
         """Read with the real tokens in front; outputs return to their places."""
         if not torch.compiler.is_compiling() and not mask.any(1).all():
             item = int((~mask.any(1)).nonzero()[0])
@@ -207,7 +209,7 @@ class RnnSeq2SeqBridge(nn.Module):
             self.hidden = nn.Linear(*sizes)
             self.cell = nn.Linear(*sizes) if self.is_lstm else None
 
-    def forward(self, hidden: Tensor, cell: Tensor) -> list[State]:
+    def forward(self, hidden: Tensor, cell: Tensor) -> States:
         """Map final states (B, encoder_layers, M) to a state for each decoder layer."""
         if self.kind == "zero":
             hidden = hidden.new_zeros(hidden.shape[0], *self.shape)
@@ -249,7 +251,7 @@ class DecoderReading:
     layers: list[Tensor]
     weights: Tensor | None
     gates: Tensor | None
-    states: list[list[State]]
+    states: list[States]
 
     @classmethod
     def joined(cls, steps: list["DecoderReading"]) -> "DecoderReading":
@@ -293,18 +295,13 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         self.post_init()
 
     def read_step(
-        self,
-        embedding: Tensor,
-        states: list[State],
-        position: int,
-        memory: Memory,
-        weights: Weights,
+        self, embedding: Tensor, states: States, position: int, memory: Memory, weights: Weights
     ) -> DecoderReading:
         """Read one token's embedding, (B, embedding_size), with `position` tokens before it."""
         raise NotImplementedError
 
     def read_sequence(
-        self, embeddings: Tensor, states: list[State], position: int, memory: Memory
+        self, embeddings: Tensor, states: States, position: int, memory: Memory
     ) -> DecoderReading:
         """Read a whole target, (B, T, embedding_size), token by token."""
         weights = self.stack.weights()
@@ -385,9 +382,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             cache.attention_keys = memory.keys
         return memory
 
-    def _first_states(
-        self, encoded: RnnSeq2SeqEncoderOutput, cache: Past
-    ) -> tuple[list[State], int]:
+    def _first_states(self, encoded: RnnSeq2SeqEncoderOutput, cache: Past) -> tuple[States, int]:
         """The states to read on from, and the number of tokens read before."""
         if cache is not None and cache.has_state:
             return cache.last_states(), cache.get_seq_length()
@@ -421,7 +416,7 @@ class RnnSeq2SeqLuongDecoder(RnnSeq2SeqDecoder):
         super().__init__(config, joining=fed, combined=config.memory_size + config.hidden_size)
 
     def read_sequence(
-        self, embeddings: Tensor, states: list[State], position: int, memory: Memory
+        self, embeddings: Tensor, states: States, position: int, memory: Memory
     ) -> DecoderReading:
         if self.config.input_feeding:
             return super().read_sequence(embeddings, states, position, memory)
@@ -429,12 +424,7 @@ class RnnSeq2SeqLuongDecoder(RnnSeq2SeqDecoder):
         return self._attend(layers, after, embeddings, position, memory)
 
     def read_step(
-        self,
-        embedding: Tensor,
-        states: list[State],
-        position: int,
-        memory: Memory,
-        weights: Weights,
+        self, embedding: Tensor, states: States, position: int, memory: Memory, weights: Weights
     ) -> DecoderReading:
         inputs = embedding
         if self.config.input_feeding:
@@ -448,12 +438,7 @@ class RnnSeq2SeqLuongDecoder(RnnSeq2SeqDecoder):
         return reading
 
     def _attend(
-        self,
-        layers: list[Tensor],
-        after: list[State],
-        embeddings: Tensor,
-        position: int,
-        memory: Memory,
+        self, layers: list[Tensor], after: States, embeddings: Tensor, position: int, memory: Memory
     ) -> DecoderReading:
         hidden = layers[-1]
         if memory is None:
@@ -476,12 +461,7 @@ class RnnSeq2SeqBahdanauDecoder(RnnSeq2SeqDecoder):
         super().__init__(config, joining=config.memory_size, combined=known)
 
     def read_step(
-        self,
-        embedding: Tensor,
-        states: list[State],
-        position: int,
-        memory: Memory,
-        weights: Weights,
+        self, embedding: Tensor, states: States, position: int, memory: Memory, weights: Weights
     ) -> DecoderReading:
         context, attention = self._look(states[-1][0], memory, position)
         inputs = torch.cat([embedding, context[:, 0]], dim=-1)
