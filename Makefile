@@ -55,7 +55,7 @@ test-slow: $(TEST_STAMP)  ## the slow tests: trainings
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 conformance: $(TEST_STAMP)  ## transformers' own model tests on ours, which pip downloads
-	$(BIN)/python -m pytest -q -n $(JOBS) tests/conformance/model_tests.py $(if $(VARIANTS),--variants $(VARIANTS))
+	$(BIN)/python -m pytest -q -rfE -n $(JOBS) tests/conformance/model_tests.py $(if $(VARIANTS),--variants $(VARIANTS))
 
 mutants: $(TEST_STAMP)  ## break the model on purpose: each time a test must turn red
 	$(BIN)/python scripts/mutate.py

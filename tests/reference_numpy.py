@@ -117,7 +117,7 @@ def bridge(config: Any, w: Weights, finals: list[State]) -> list[State]:
 
 
 def score(config: Any, w: Weights, h: Array, s: Array) -> float:
-    """Luong et al. 2015, eq. 8; Bahdanau et al. 2015, section A.1.2."""
+    """Luong et al. 2015, section 3.1; Bahdanau et al. 2015, section A.1.2."""
     if config.attention == "dot":
         return float(h @ s)
     if config.attention == "general":

@@ -4,12 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from docs_helpers import blocks
 
 from chatbot.hub_files import hub_config_path
-
-
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +28,3 @@ def test_the_results_are_those_of_the_card(readme: str) -> None:
     assert len(rows) == 2
     for row in rows:
         assert row in readme
-
-
-def test_links_lead_somewhere(repository: Path) -> None:
-    pages = [repository / "README.md", repository / "CONTRIBUTING.md"]
-    pages += sorted((repository / "docs").glob("*.md"))
-    for page in pages:
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):
-            if not target.startswith("http"):
-                assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -13,6 +13,7 @@ from .modeling_rnn_seq2seq import (
     RnnSeq2SeqModel,
     RnnSeq2SeqPreTrainedModel,
 )
+from .quantization_rnn_seq2seq import quantize
 
 # with this package installed, loading needs no trust_remote_code ...
 AutoConfig.register(RnnSeq2SeqConfig.model_type, RnnSeq2SeqConfig)
@@ -29,4 +30,5 @@ __all__ = [
     "RnnSeq2SeqForConditionalGeneration",
     "RnnSeq2SeqModel",
     "RnnSeq2SeqPreTrainedModel",
+    "quantize",
 ]

@@ -62,5 +62,7 @@ def copying_loss(
 
 def _mix(vocabulary: Tensor, mass: Tensor, gate: Tensor) -> Tensor:
     """log(g p + (1 - g) mass) from log p; finite where the mass is 0."""
+    # log g and log(1 - g); torch.logsigmoid gives other last bits at other places of a tensor
+    own, other = F.log_softmax(torch.cat([gate, torch.zeros_like(gate)], -1), -1).split(1, -1)
     copied = mass.clamp(min=torch.finfo(mass.dtype).tiny).log()
-    return torch.logaddexp(F.logsigmoid(gate) + vocabulary, F.logsigmoid(-gate) + copied)
+    return torch.logaddexp(own + vocabulary, other + copied)

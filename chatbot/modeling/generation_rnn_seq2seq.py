@@ -33,7 +33,7 @@ _OFF = {"cache_implementation": "dynamic", "num_beam_groups": 1, "guidance_scale
 _OFF |= {"assistant_lookbehind": 10, "target_lookbehind": 10, "encoder_repetition_penalty": 1}
 
 
-def _refuse(what: str, allowed: object, reason: str) -> NoReturn:
+def _refuse(what: str, allowed: str, reason: str) -> NoReturn:
     raise ValueError(f"{what} is not possible; allowed: {allowed} ({reason}).")
 
 
@@ -57,7 +57,7 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
             for name in names.split():
                 off = _OFF.get(name, 0)
                 if asked[name] is not None and asked[name] != off:
-                    _refuse(f"{name}={asked[name]!r}", off or None, reason)
+                    _refuse(f"{name}={asked[name]!r}", repr(off or None), reason)
         return prepared, rest
 
     def _validate_generation_mode(

@@ -24,7 +24,7 @@ from .cache_rnn_seq2seq import RnnSeq2SeqCache
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying_rnn_seq2seq import Pointing, copying_loss, mixed_log_probabilities
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
-from .quantization_rnn_seq2seq import quantize_modules
+from .quantization_rnn_seq2seq import RnnSeq2SeqQuantizationMixin, quantize_modules
 from .recurrent_rnn_seq2seq import RnnSeq2SeqRecurrentStack, State
 
 # The states of all layers, and under input feeding the last attentional vector.
@@ -93,7 +93,7 @@ class RnnSeq2SeqEncoderOutput(BaseModelOutput):
     source_ids: torch.LongTensor | None = None
 
 
-class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
+class RnnSeq2SeqPreTrainedModel(RnnSeq2SeqQuantizationMixin, PreTrainedModel):
     """Initialisation, saving and loading."""
 
     config: RnnSeq2SeqConfig
@@ -164,7 +164,7 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
             inputs_embeds = embed(self.embed_tokens, input_ids, self.config, self.training)
         if inputs_embeds.shape[1] == 0:
             raise ValueError("The source is empty: give at least one token.")
-        states = self.stack.zero_state(inputs_embeds.shape[0])
+        states = self.stack.zero_state(inputs_embeds)
         if attention_mask is None:
             layers, after = self.stack(inputs_embeds, states)
         else:
@@ -341,8 +341,10 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         )
         states, position = self._first_states(encoder_outputs, past_key_values)
         recording = past_key_values is not None and past_key_values.is_recording
-        # one token needs no sequence kernel; recording needs the cell after each token
-        by_steps = inputs_embeds.shape[1] == 1 or recording
+        # one token needs no sequence kernel; recording needs the cell after each token; in int8 a
+        # last bit decides on roundings, and attention on several states at once has other last bits
+        in_int8 = self.config.quantization == "int8"
+        by_steps = inputs_embeds.shape[1] == 1 or recording or in_int8
         read = partial(RnnSeq2SeqDecoder.read_sequence, self) if by_steps else self.read_sequence
         reading = read(inputs_embeds, states, position, memory)
         if past_key_values is not None:
@@ -559,7 +561,7 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
             encoder_outputs,
             attention_mask,
             past_key_values,
-            use_cache,
+            self.config.use_cache if use_cache is None else use_cache,
             **kwargs,
             return_dict=True,
         )
@@ -614,9 +616,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         self.model = RnnSeq2SeqModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.decoder_vocab_size)
         owner = "encoder" if config.share_embeddings else "decoder"
-        self._tied_weights_keys = {"lm_head.weight": f"model.{owner}.embed_tokens.weight"}
-        if config.tie_word_embeddings:
-            self._keys_to_ignore_on_save = ["lm_head.weight"]
+        part = r"\.(weight|scale)"  # int8 has scales
+        self._tied_weights_keys = {f"lm_head{part}": f"model.{owner}.embed_tokens{part}"}
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:
@@ -626,11 +627,17 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         self.lm_head = new_embeddings
 
     def resize_token_embeddings(self, *args: object, **kwargs: object) -> nn.Embedding:
-        """Resize the source's vocabulary, and the target's where they share embeddings."""
-        if not self.config.share_embeddings:  # super() would resize the target's output layer
-            return self.model.resize_token_embeddings(*args, **kwargs)
-        embeddings = super().resize_token_embeddings(*args, **kwargs)
-        self.config.decoder_vocab_size = self.config.vocab_size
+        """Resize the vocabulary; of two vocabularies, the source's."""
+        is_one = self.config.decoder_vocab_size == self.config.vocab_size
+        if self.config.share_embeddings:
+            embeddings = super().resize_token_embeddings(*args, **kwargs)
+            self.config.decoder_vocab_size = self.config.vocab_size
+            return embeddings
+        # super() would resize the target's output layer
+        embeddings = self.model.resize_token_embeddings(*args, **kwargs)
+        self.vocab_size = self.config.vocab_size
+        if is_one:
+            self.resize_decoder_token_embeddings(self.config.vocab_size)
         return embeddings
 
     def resize_decoder_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
@@ -690,20 +697,20 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             past_key_values,
             inputs_embeds,
             decoder_inputs_embeds,
-            self.config.use_cache if use_cache is None else use_cache,
+            use_cache,
             **kwargs,
             return_dict=True,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
-        pointing, loss = outputs.pointing, None
-        if pointing is not None:
-            pointing = Pointing(pointing[0][:, kept], pointing[1][:, kept], pointing[2])
-            if labels is not None:
-                loss = copying_loss(logits, pointing, labels, **kwargs)
-            skipped = self.training and labels is not None
-            logits = None if skipped else mixed_log_probabilities(logits, pointing)
-        elif labels is not None:
+        logits, loss = self.lm_head(outputs.last_hidden_state[:, kept]), None
+        if outputs.pointing is not None:
+            gate, attention, source_ids = outputs.pointing
+            pointing = Pointing(gate[:, kept], attention[:, kept], source_ids)
+            if self.training and labels is not None:
+                loss, logits = copying_loss(logits, pointing, labels, **kwargs), None
+            else:
+                logits = mixed_log_probabilities(logits, pointing)
+        if labels is not None and loss is None:
             # labels are not shifted against the logits here: `shift_labels` are taken as they are
             size = self.config.decoder_vocab_size
             loss = self.loss_function(

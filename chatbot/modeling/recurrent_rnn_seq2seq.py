@@ -21,6 +21,20 @@ StackReading = tuple[list[Tensor], list[State]]
 _SHUT = 1e4
 
 
+class LstmWeights(nn.LSTM):
+    """Gives its weights when called: accelerate brings those of a called module from the disk."""
+
+    def forward(self) -> list[list[nn.Parameter]]:  # type: ignore[override]
+        return self.all_weights
+
+
+class GruWeights(nn.GRU):
+    """The same for a GRU."""
+
+    def forward(self) -> list[list[nn.Parameter]]:  # type: ignore[override]
+        return self.all_weights
+
+
 class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
     """One LSTM or GRU layer, in one or both directions, over sequences of any padding at the end.
 
@@ -37,7 +51,7 @@ class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
         self.is_lstm = config.cell_type == "lstm"
         self.directions = directions
         self.recurrent_dropout = config.recurrent_dropout
-        kind = nn.LSTM if self.is_lstm else nn.GRU
+        kind = LstmWeights if self.is_lstm else GruWeights
         self.rnn = kind(input_size, hidden_size, batch_first=True, bidirectional=directions == 2)
 
     def weights(self) -> list[Tensor]:
@@ -45,19 +59,15 @@ class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
 
         One draw serves a whole sequence (Merity et al. 2018, section 2).
         """
-        suffixes = ("_l0", "_l0_reverse")[: self.directions]
         drop, training = self.recurrent_dropout, self.training
         tensors: list[Tensor] = []
-        for suffix in suffixes:
-            parameters = [getattr(self.rnn, kind + suffix) for kind in _PARAMETERS]
-            parameters[1] = F.dropout(parameters[1], drop, training) if drop else parameters[1]
-            tensors += parameters
+        for inputs, hidden, *biases in self.rnn():
+            tensors += inputs, F.dropout(hidden, drop, training) if drop else hidden, *biases
         return tensors
 
-    def zero_state(self, batch_size: int) -> State:
+    def zero_state(self, inputs: Tensor) -> State:
         """The state before the first token."""
-        like = self.rnn.weight_hh_l0
-        hidden = like.new_zeros(batch_size, self.directions, self.rnn.hidden_size)
+        hidden = inputs.new_zeros(len(inputs), self.directions, self.rnn.hidden_size)
         return hidden, hidden if self.is_lstm else hidden[..., :0]
 
     def forward(
@@ -114,9 +124,6 @@ class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
         return column[:, None]
 
 
-_PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-
-
 def _last_real(outputs: Tensor, padding: Tensor, width: int) -> Tensor:
     """Forward outputs at each item's last real token, (1, batch, width)."""
     last = (~padding).sum(1) - 1
@@ -147,8 +154,8 @@ class RnnSeq2SeqRecurrentStack(nn.Module):
         self.residual = config.residual
         self.dropout = config.dropout
 
-    def zero_state(self, batch_size: int) -> list[State]:
-        return [layer.zero_state(batch_size) for layer in self.layers]
+    def zero_state(self, inputs: Tensor) -> list[State]:
+        return [layer.zero_state(inputs) for layer in self.layers]
 
     def weights(self) -> list[list[Tensor]]:
         """Weights of each layer for a run of `step`s."""

@@ -1,13 +1,16 @@
-"""Options and verdict of `make conformance`. A run that does not name this folder has neither.
+"""What `make conformance` does before and after the tests; nothing where this folder is not named.
 
-The download happens here, in the one process that starts the others.
+Tests picked with `-k` or `::` run without the verdict, which is on whole variants.
 """
+
+from pathlib import Path
 
 import pytest
 from conformance.distribution import fetch
 from conformance.variants import VARIANTS
 from conformance.verdict import Verdict
 
+HERE = Path(__file__).parent
 # Marks that the tests carry; pytest wants to know them.
 MARKS = ["accelerate_tests", "torch_compile_test"]
 MARKS += ["flash_attn_test", "flash_attn_3_test", "flash_attn_4_test"]
@@ -19,14 +22,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
+    config = session.config
     for mark in MARKS:
-        session.config.addinivalue_line("markers", f"{mark}: of transformers")
-    if not hasattr(session.config, "workerinput"):  # what a helper process of -n has
-        fetch()
-        session.config.pluginmanager.register(Verdict(session.config.option.variants))
+        config.addinivalue_line("markers", f"{mark}: of transformers")
+    if hasattr(config, "workerinput"):
+        return  # a process that -n has started: what follows is done once
+    fetch()
+    if not config.option.keyword and "::" not in "".join(config.args):
+        config.pluginmanager.register(Verdict(config.option.variants))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    chosen = config.getoption("variants", default=None)
-    if chosen is not None:  # else the run does not name this folder
-        items[:] = [item for item in items if item.cls.__name__ in chosen]
+    chosen = config.option.variants
+    items[:] = [item for item in items if item.path.parent != HERE or item.cls.__name__ in chosen]

@@ -185,7 +185,7 @@ class RnnSeq2SeqModelTest(common.ModelTesterMixin):
 
     def test_generation_tester_mixin_inheritance(self) -> None:
         """That mixin is not distributed: greedy search must take what the forward pass prefers."""
-        model, inputs = self.build()
+        model, inputs = self.build(initializer_range=1.0)
         del inputs["decoder_input_ids"]
         tokens = model.generate(**inputs, max_new_tokens=6, eos_token_id=None)
         preferred = model(**inputs, decoder_input_ids=tokens[:, :-1]).logits.argmax(-1)

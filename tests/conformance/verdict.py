@@ -13,6 +13,8 @@ Outcomes = dict[str, str]  # of each test of a variant
 
 def problems(outcomes: Outcomes) -> list[str]:
     """What keeps a variant from conforming."""
+    if not outcomes:
+        return ["no test ran"]
     found = [f"{test} failed" for test in outcomes if outcomes[test] == "failed"]
     passes = list(outcomes.values()).count("passed")
     if passes < LEAST_PASSES:

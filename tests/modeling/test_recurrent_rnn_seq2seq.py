@@ -27,10 +27,10 @@ def test_padding_holds_the_state_however_long(
 ) -> None:
     layer = layer_of(directions, cell_type=cell).to(dtype)
     inputs = torch.randn(1, 3, 4, dtype=dtype)
-    outputs, *state = layer(inputs, *layer.zero_state(1))
+    outputs, *state = layer(inputs, *layer.zero_state(inputs))
     padded = torch.cat([inputs, torch.randn(1, 400, 4, dtype=dtype) * 5], dim=1)
     padding = torch.arange(403)[None] >= 3
-    held, *held_state = layer(padded, *layer.zero_state(1), padding)
+    held, *held_state = layer(padded, *layer.zero_state(inputs), padding)
     # adding zeros in another order costs a last digit at a step, but nothing that grows
     close = {"rtol": 0, "atol": 3 * torch.finfo(dtype).eps}
     torch.testing.assert_close(held[:, :3], outputs, **close)
@@ -41,7 +41,8 @@ def test_padding_holds_the_state_however_long(
 @torch.no_grad()
 def test_final_states_of_two_directions_stand_side_by_side(cell: str) -> None:
     layer = layer_of(2, cell_type=cell)
-    outputs, hidden, _ = layer(torch.randn(2, 5, 4), *layer.zero_state(2))
+    inputs = torch.randn(2, 5, 4)
+    outputs, hidden, _ = layer(inputs, *layer.zero_state(inputs))
     assert outputs.shape == (2, 5, 16)
     assert hidden.shape == (2, 2, 8)
     # forward ends on the last token, backward on the first
@@ -54,9 +55,9 @@ def test_one_draw_of_dropped_recurrent_weights_serves_every_step(cell: str) -> N
     layer = layer_of(cell_type=cell, recurrent_dropout=0.5).train()
     inputs = torch.randn(3, 6, 4)
     torch.manual_seed(1)
-    whole, *_ = layer(inputs, *layer.zero_state(3))
+    whole, *_ = layer(inputs, *layer.zero_state(inputs))
     torch.manual_seed(1)
-    weights, state, steps = layer.weights(), layer.zero_state(3), []
+    weights, state, steps = layer.weights(), layer.zero_state(inputs), []
     for step in inputs.unbind(1):
         output, state = layer.step(step, state, weights)
         steps.append(output)
@@ -83,7 +84,7 @@ def test_residual_adds_the_layers_own_input_at_the_same_step(cell: str) -> None:
     for parameter in stack.layers[1].parameters():
         parameter.zero_()  # a layer of zeros gives zeros, so that only its input is left
     inputs = torch.randn(2, 5, 4)
-    outputs, after = stack(inputs, stack.zero_state(2))
+    outputs, after = stack(inputs, stack.zero_state(inputs))
     assert outputs[0].abs().sum() > 1
     assert torch.equal(outputs[1], outputs[0])
     assert not torch.equal(outputs[1][:, 1:], outputs[0][:, :-1])
@@ -95,7 +96,8 @@ def test_residual_adds_the_layers_own_input_at_the_same_step(cell: str) -> None:
 @torch.no_grad()
 def test_layer_norm_levels_each_output(cell: str) -> None:
     stack = RnnSeq2SeqRecurrentStack(tiny_config(cell_type=cell, layer_norm=True), 4, 8, depth=2)
-    outputs, _ = stack(torch.randn(2, 5, 4), stack.zero_state(2))
+    inputs = torch.randn(2, 5, 4)
+    outputs, _ = stack(inputs, stack.zero_state(inputs))
     for output in outputs:
         torch.testing.assert_close(output.mean(-1), torch.zeros(2, 5), rtol=0, atol=1e-5)
 
@@ -108,8 +110,8 @@ def test_steps_of_a_stack_equal_its_sequence(cell: str, norm: bool) -> None:
     stack = RnnSeq2SeqRecurrentStack(config, 4, 8, depth=3)
     randomise(stack)
     inputs = torch.randn(2, 5, 4)
-    whole, after = stack(inputs, stack.zero_state(2))
-    states, weights, steps = stack.zero_state(2), stack.weights(), []
+    whole, after = stack(inputs, stack.zero_state(inputs))
+    states, weights, steps = stack.zero_state(inputs), stack.weights(), []
     for step in inputs.unbind(1):
         outputs, states = stack.step(step, states, weights)
         steps.append(outputs[-1])

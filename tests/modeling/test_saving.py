@@ -24,8 +24,11 @@ SAVED: list[Settings] = [
      "share_embeddings": False, "decoder_vocab_size": 13, "layer_norm": True},
     {"cell_type": "gru", "attention": "dot", "embedding_size": 8, "tie_word_embeddings": True,
      "share_embeddings": False, "decoder_vocab_size": 13, "input_feeding": True},
+    {"cell_type": "lstm", "attention": "general", "copy": True},
 ]  # fmt: skip
 TARGET = random_tokens(3, 4, vocabulary=13)
+PARTS = ("attention", "cache", "configuration", "copying", "generation", "modeling")
+PARTS += ("quantization", "recurrent")
 
 # Where the package is not installed, the code that was saved with the weights must do.
 WITHOUT_THE_PACKAGE = """
@@ -99,10 +102,7 @@ def test_a_saved_model_is_loaded_whole_and_silently(
 
 def test_only_safetensors_and_code_are_written(tmp_path: Path) -> None:
     tiny_model().save_pretrained(tmp_path)
-    code = {
-        f"{part}_rnn_seq2seq.py"
-        for part in ("attention", "cache", "configuration", "modeling", "recurrent")
-    }
+    code = {f"{part}_rnn_seq2seq.py" for part in PARTS}
     assert {path.name for path in tmp_path.iterdir()} == code | {
         "config.json",
         "generation_config.json",
