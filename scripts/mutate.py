@@ -68,8 +68,8 @@ MUTANTS = [
     ),
     Mutant(
         "the copy gate is swapped", "copying",
-        "F.logsigmoid(gate) + vocabulary, F.logsigmoid(-gate) + copied",
-        "F.logsigmoid(-gate) + vocabulary, F.logsigmoid(gate) + copied",
+        "own + vocabulary, other + copied",
+        "other + vocabulary, own + copied",
     ),
     Mutant(
         "the copying loss forgets num_items_in_batch", "copying",
@@ -128,8 +128,8 @@ MUTANTS = [
     ),
     Mutant(
         "dropped weights are drawn at inference too", "recurrent",
-        "F.dropout(parameters[1], drop, training)",
-        "F.dropout(parameters[1], drop, True)",
+        "F.dropout(hidden, drop, training)",
+        "F.dropout(hidden, drop, True)",
     ),
     Mutant(
         "residual adds the layer's own output", "recurrent",
@@ -138,7 +138,7 @@ MUTANTS = [
     ),
     Mutant(
         "labels are shifted twice", "modeling",
-        "logits, labels=None, vocab_size=size, shift_labels=labels, **kwargs",
+        "logits, labels=None, vocab_size=size, shift_labels=labels.contiguous(), **kwargs",
         "logits, labels=labels, vocab_size=size, shift_labels=None, **kwargs",
     ),
     Mutant(

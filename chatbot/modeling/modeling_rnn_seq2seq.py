@@ -714,7 +714,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             # labels are not shifted against the logits here: `shift_labels` are taken as they are
             size = self.config.decoder_vocab_size
             loss = self.loss_function(
-                logits, labels=None, vocab_size=size, shift_labels=labels, **kwargs
+                logits, labels=None, vocab_size=size, shift_labels=labels.contiguous(), **kwargs
             )
         rest = {name: value for name, value in outputs.items() if name not in _NOT_RETURNED}
         return Seq2SeqLMOutput(loss=loss, logits=logits, **rest)

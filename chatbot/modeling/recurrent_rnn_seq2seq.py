@@ -14,6 +14,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 
 State = tuple[Tensor, Tensor]
+# Outputs of a layer, and its state after them.
+LayerReading = tuple[Tensor, State]
 # Outputs of each layer, and the state of each after the last real token.
 StackReading = tuple[list[Tensor], list[State]]
 
@@ -67,7 +69,7 @@ class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
 
     def zero_state(self, inputs: Tensor) -> State:
         """The state before the first token."""
-        hidden = inputs.new_zeros(len(inputs), self.directions, self.rnn.hidden_size)
+        hidden = inputs.new_zeros(inputs.shape[0], self.directions, self.rnn.hidden_size)
         return hidden, hidden if self.is_lstm else hidden[..., :0]
 
     def forward(
@@ -166,7 +168,7 @@ class RnnSeq2SeqRecurrentStack(nn.Module):
     ) -> StackReading:
         """Read a sequence, (batch, steps, width)."""
 
-        def read(depth: int, below: Tensor) -> tuple[Tensor, State]:
+        def read(depth: int, below: Tensor) -> LayerReading:
             outputs, hidden, cell = self.layers[depth](below, *states[depth], padding)
             return outputs, (hidden, cell)
 
@@ -181,9 +183,7 @@ class RnnSeq2SeqRecurrentStack(nn.Module):
             lambda depth, below: self.layers[depth].step(below, states[depth], weights[depth]),
         )
 
-    def _climb(
-        self, inputs: Tensor, read: Callable[[int, Tensor], tuple[Tensor, State]]
-    ) -> StackReading:
+    def _climb(self, inputs: Tensor, read: Callable[[int, Tensor], LayerReading]) -> StackReading:
         outputs, after = [], []
         for depth in range(len(self.layers)):
             result, state = read(depth, inputs)

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from torch import Tensor
 
+from chatbot import chat
 from chatbot.app import conversation, strings
 from chatbot.app.conversation import Bot, View, escape, read_history, show_history, unescape
 from chatbot.chat import MAX_MESSAGE_CHARACTERS, ChatSession
@@ -134,15 +136,31 @@ def test_beams_come_at_once_with_all_candidates(bot: Bot) -> None:
     assert candidates.count("<tr><td>") == 3
 
 
-def test_stopping_ends_the_model_and_keeps_the_words(bot: Bot) -> None:
+def test_stopping_ends_the_model_and_keeps_the_words(
+    bot: Bot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+    is_stopped = chat._StopWhen.__call__
+
+    def hold(criterion: chat._StopWhen, tokens: Tensor, scores: Tensor, **_: object) -> Tensor:
+        """With 64 tokens the model waits to be stopped: however fast, it cannot finish first."""
+        lengths.append(tokens.shape[1])
+        if lengths[-1] == 64:
+            criterion.event.wait(60)
+        return is_stopped(criterion, tokens, scores)
+
+    monkeypatch.setattr(chat._StopWhen, "__call__", hold)
     before = set(threading.enumerate())
-    endless = GenerationPreset(min_new_tokens=512, max_new_tokens=512, no_repeat_ngram_size=0)
+    endless = GenerationPreset(min_new_tokens=512, max_new_tokens=512)
     views = conversation.send(bot, "hello", [], endless)
     next(views)
     view = next(views)
-    assert set(threading.enumerate()) > before
+    assert len(said(view)) == 2
+    started = set(threading.enumerate()) - before
+    assert len(started) == 1
     views.close()  # type: ignore[attr-defined]
-    assert set(threading.enumerate()) == before
+    assert not started & set(threading.enumerate())
+    assert lengths[-1] <= 64
     stopped = conversation.stop(view.history)
     assert stopped.history is None
     assert stopped.status == strings.STOPPED
