@@ -73,8 +73,8 @@ MUTANTS = [
     ),
     Mutant(
         "the copying loss forgets num_items_in_batch", "copying",
-        "counted.sum() if num_items_in_batch is None else num_items_in_batch",
-        "counted.sum()",
+        "(len(mixed) if num_items_in_batch is None else num_items_in_batch)",
+        "len(mixed)",
     ),
     Mutant(
         "reordering forgets the keys", "cache",

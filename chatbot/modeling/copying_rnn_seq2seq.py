@@ -9,7 +9,7 @@ Sums and logarithms are in float32, and no probability is 0, so that no logarith
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -40,24 +40,28 @@ def mixed_log_probabilities(logits: Tensor, pointing: Pointing) -> Tensor:
 
 
 def copying_loss(
-    logits: Tensor,
+    output_layer: nn.Module,
+    outputs: Tensor,
     pointing: Pointing,
     labels: Tensor,
     num_items_in_batch: Tensor | int | None = None,
     **kwargs: object,
 ) -> Tensor:
-    """Mean -log p of the labels, (B, T), without log p of all other words: a third of the time.
+    """Mean -log p of the labels, without log p of all other words, and none where no label is.
 
     Args:
-        num_items_in_batch: What to divide the sum by; None: the labels that are not -100.
+        output_layer: What gives the vocabulary's logits.
+        outputs: What it is given, (B, T, H).
+        labels: (B, T), -100 where they do not count.
+        num_items_in_batch: What to divide the sum by; None: the labels that count.
     """
-    same = pointing.source_ids[:, None] == labels[..., None]
-    mass = (pointing.attention.float() * same).sum(-1, keepdim=True)
-    vocabulary = F.log_softmax(logits.float(), dim=-1).gather(2, labels.clamp(min=0)[..., None])
-    mixed = _mix(vocabulary, mass, pointing.gate.float())[..., 0]
     counted = labels != -100
-    items = counted.sum() if num_items_in_batch is None else num_items_in_batch
-    return -(mixed * counted).sum() / items
+    same = pointing.source_ids[:, None] == labels[..., None]
+    mass = (pointing.attention.float() * same).sum(-1, keepdim=True)[counted]
+    logits = output_layer(outputs[counted]).float()
+    vocabulary = F.log_softmax(logits, dim=-1).gather(1, labels[counted][:, None])
+    mixed = _mix(vocabulary, mass, pointing.gate[counted].float())
+    return -mixed.sum() / (len(mixed) if num_items_in_batch is None else num_items_in_batch)
 
 
 def _mix(vocabulary: Tensor, mass: Tensor, gate: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from .attention_rnn_seq2seq import Attention, AttentionMemory
 from .cache_rnn_seq2seq import RnnSeq2SeqCache
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying_rnn_seq2seq import Pointing, copying_loss, mixed_log_probabilities
+from .dialogues_rnn_seq2seq import read_dialogues
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
 from .quantization_rnn_seq2seq import RnnSeq2SeqQuantizationMixin, quantize_modules
 from .recurrent_rnn_seq2seq import RnnSeq2SeqRecurrentStack, State
@@ -576,6 +577,34 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
             pointing=decoded.pointing,
         )
 
+    def encode_dialogues(
+        self, input_ids: Tensor, reply_positions: Tensor
+    ) -> tuple[RnnSeq2SeqEncoderOutput, Tensor, RnnSeq2SeqCache]:
+        """Encode whole dialogues once, (B, S), for the replies in them, (B, R): `read_dialogues`.
+
+        Returns:
+            What the decoder needs for each of the N replies: encoder outputs, attention mask, and a
+            cache that holds the keys.
+        """
+        if self.config.bidirectional:
+            raise ValueError(
+                "reply_positions with bidirectional=True is not possible: a state would know what "
+                "is said later; allowed: separate pairs."
+            )
+        embeddings = embed(self.encoder.embed_tokens, input_ids, self.config, self.training)
+        memory, hidden, cell, seen = read_dialogues(self.encoder.stack, embeddings, reply_positions)
+        place = (reply_positions >= 0).nonzero()[:, 0]
+        cache = self.decoder.new_cache()
+        if self.decoder.attention is not None:
+            cache.attention_keys = self.decoder.attention.score.project(memory)[place]
+        encoded = RnnSeq2SeqEncoderOutput(
+            last_hidden_state=memory[place],
+            final_hidden=hidden,
+            final_cell=cell,
+            source_ids=input_ids[place] if self.config.copy else None,
+        )
+        return encoded, seen, cache
+
 
 def _whole_encoder_output(
     given: RnnSeq2SeqEncoderOutput | tuple[Tensor, ...],
@@ -670,6 +699,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        reply_positions: Tensor | None = None,
         **kwargs: object,
     ) -> Seq2SeqLMOutput:
         """Logits of the next target token at each position, and the loss.
@@ -678,6 +708,9 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             labels: Target tokens, -100 where they do not count, (B, T). Where the decoder has no
                 other input it reads them shifted right, with `<go>` in front (teacher forcing).
             logits_to_keep: How many of the last positions to return logits for; 0: all.
+            reply_positions: The sources are whole dialogues, each read once: the last position that
+                each reply may see, rising, (B, R), -1 where there are fewer. Labels are (B, R, T);
+                outputs are of the N replies.
             kwargs: Those of `RnnSeq2SeqModel`, whose other arguments these are too, and
                 `num_items_in_batch`, which the Trainer passes on to the loss.
 
@@ -685,6 +718,10 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             Logits (B, T, target vocabulary); with copying log-probabilities, which training on
             labels does without (None): it needs those of the labels alone.
         """
+        if reply_positions is not None:
+            dialogues = self.model.encode_dialogues(input_ids, reply_positions)
+            encoder_outputs, attention_mask, past_key_values = dialogues
+            labels, input_ids = labels[reply_positions >= 0], None
         if labels is not None:
             use_cache = False if past_key_values is None else use_cache
             if decoder_input_ids is None and decoder_inputs_embeds is None:
@@ -702,14 +739,16 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             return_dict=True,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits, loss = self.lm_head(outputs.last_hidden_state[:, kept]), None
-        if outputs.pointing is not None:
+        hidden, logits, loss = outputs.last_hidden_state[:, kept], None, None
+        if outputs.pointing is None:
+            logits = self.lm_head(hidden)
+        else:
             gate, attention, source_ids = outputs.pointing
             pointing = Pointing(gate[:, kept], attention[:, kept], source_ids)
             if self.training and labels is not None:
-                loss, logits = copying_loss(logits, pointing, labels, **kwargs), None
+                loss = copying_loss(self.lm_head, hidden, pointing, labels, **kwargs)
             else:
-                logits = mixed_log_probabilities(logits, pointing)
+                logits = mixed_log_probabilities(self.lm_head(hidden), pointing)
         if labels is not None and loss is None:
             # labels are not shifted against the logits here: `shift_labels` are taken as they are
             size = self.config.decoder_vocab_size

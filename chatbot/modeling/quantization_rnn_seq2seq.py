@@ -47,8 +47,8 @@ class Int8Matrix(nn.Module):
         quantized, scales = quantize_rows(matrix.detach().float())
         self.weight = nn.Parameter(quantized, requires_grad=False)
         self.scale = nn.Parameter(scales[:, 0], requires_grad=False)
-        bias = None if bias is None else nn.Parameter(bias.detach().float(), requires_grad=False)
-        self.register_parameter("bias", bias)
+        own = None if bias is None else bias.detach().float().clone()
+        self.bias = None if own is None else nn.Parameter(own, requires_grad=False)
 
 
 class Int8Embedding(Int8Matrix):
@@ -168,7 +168,7 @@ def _opened(negative: Tensor) -> Tensor:
 
 def quantize_modules(model: nn.Module) -> None:
     """Replace linear, embedding and recurrent layers by int8 ones of the same values."""
-    model.float().eval()
+    model.float()
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear):
@@ -177,6 +177,7 @@ def quantize_modules(model: nn.Module) -> None:
                 setattr(parent, name, Int8Embedding(child.weight))
             elif isinstance(child, RnnSeq2SeqRecurrentLayer):
                 setattr(parent, name, Int8RecurrentLayer(child))
+    model.eval()
 
 
 def quantize(model: Model) -> Model:

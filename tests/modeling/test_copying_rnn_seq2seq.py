@@ -17,7 +17,7 @@ from modeling_helpers import (
     tiny_model,
     variants,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from chatbot.modeling.copying_rnn_seq2seq import Pointing, copying_loss, mixed_log_probabilities
@@ -34,6 +34,7 @@ BY_HAND = Pointing(
     source_ids=torch.tensor([[1, 2, 1]]),
 )
 LOGITS = torch.tensor([[[0.4, 0.3, 0.2, 0.1]]]).log()
+SAME = nn.Identity()  # an output layer that leaves logits as they are
 # word 0: 0.75 * 0.4; 1: 0.75 * 0.3 + 0.25 * (0.5 + 0.2); 2: 0.75 * 0.2 + 0.25 * 0.3; 3: 0.75 * 0.1
 MIXTURE = [0.3, 0.4, 0.225, 0.075]
 
@@ -45,9 +46,9 @@ def test_the_mixture_by_hand() -> None:
 
 @pytest.mark.parametrize("label", range(4))
 def test_the_loss_by_hand(label: int) -> None:
-    loss = copying_loss(LOGITS, BY_HAND, torch.tensor([[label]]))
+    loss = copying_loss(SAME, LOGITS, BY_HAND, torch.tensor([[label]]))
     assert loss.item() == pytest.approx(-log(MIXTURE[label]))
-    shared = copying_loss(LOGITS, BY_HAND, torch.tensor([[label]]), num_items_in_batch=5)
+    shared = copying_loss(SAME, LOGITS, BY_HAND, torch.tensor([[label]]), num_items_in_batch=5)
     assert shared.item() == pytest.approx(-log(MIXTURE[label]) / 5)
 
 
@@ -58,7 +59,7 @@ def test_words_that_are_out_of_the_question_stay_finite() -> None:
     given = mixed_log_probabilities(logits, BY_HAND._replace(gate=gate))
     assert given.isfinite().all()
     torch.testing.assert_close(given.exp(), torch.tensor([[[0.0, 0.7, 0.3, 0.0]]]))
-    loss = copying_loss(logits, BY_HAND._replace(gate=gate), torch.tensor([[3]]))
+    loss = copying_loss(SAME, logits, BY_HAND._replace(gate=gate), torch.tensor([[3]]))
     (given.sum() + loss).backward()
     assert logits.grad is not None
     assert gate.grad is not None
@@ -84,7 +85,7 @@ def test_gradients_are_those_of_the_formula() -> None:
     ]
     losses = [
         F.nll_loss(plainly(*leaves).flatten(0, 1), labels.flatten()),
-        copying_loss(leaves[0], Pointing(leaves[1], leaves[2], ids), labels),
+        copying_loss(SAME, leaves[0], Pointing(leaves[1], leaves[2], ids), labels),
     ]
     for expected, given in (ways, losses):
         wanted = torch.autograd.grad(expected, leaves)

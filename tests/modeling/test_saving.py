@@ -27,8 +27,8 @@ SAVED: list[Settings] = [
     {"cell_type": "lstm", "attention": "general", "copy": True},
 ]  # fmt: skip
 TARGET = random_tokens(3, 4, vocabulary=13)
-PARTS = ("attention", "cache", "configuration", "copying", "generation", "modeling")
-PARTS += ("quantization", "recurrent")
+PARTS = ("attention", "cache", "configuration", "copying", "dialogues", "generation")
+PARTS += ("modeling", "quantization", "recurrent")
 
 # Where the package is not installed, the code that was saved with the weights must do.
 WITHOUT_THE_PACKAGE = """

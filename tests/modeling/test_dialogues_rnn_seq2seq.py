@@ -1,0 +1,78 @@
+"""Whole dialogues in one pass: losses and gradients are those of separate pairs."""
+
+import pytest
+import torch
+from modeling_helpers import Settings, name_of, random_tokens, tiny_model, variants
+from torch import Tensor
+
+from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
+
+KINDS = [
+    settings
+    for settings in variants()
+    if settings["attention"] in ("none", "general", "additive") or settings.get("copy")
+]
+DIALOGUES = random_tokens(3, 11, seed=7)
+# three replies, one, and two; the longest dialogue ends with its last reply's context
+POSITIONS = torch.tensor([[2, 6, 10], [4, -1, -1], [0, 7, -1]])
+LABELS = random_tokens(3, 3, 4, seed=8)
+LABELS[0, 1, 2:] = LABELS[2, 0, 1:] = -100
+LABELS[POSITIONS < 0] = -100
+CLOSE = {"rtol": 0, "atol": 1e-5}
+
+
+def pairs() -> tuple[Tensor, Tensor, Tensor]:
+    """The same as sources that end where a reply may look up to, their masks, and labels."""
+    place, reply = (POSITIONS >= 0).nonzero(as_tuple=True)
+    mask = torch.arange(11) <= POSITIONS[place, reply][:, None]
+    return DIALOGUES[place], mask.long(), LABELS[place, reply]
+
+
+def gradients(model: RnnSeq2SeqForConditionalGeneration, loss: Tensor) -> list[Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return [parameter.grad for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("settings", KINDS, ids=name_of)
+def test_one_pass_equals_separate_pairs(settings: Settings) -> None:
+    model = tiny_model(**settings)
+    sources, mask, labels = pairs()
+    expected = model(sources, mask, labels=labels)
+    given = model(DIALOGUES, labels=LABELS, reply_positions=POSITIONS)
+    torch.testing.assert_close(given.loss, expected.loss, **CLOSE)
+    torch.testing.assert_close(given.logits, expected.logits, **CLOSE)
+    model.train()
+    wanted = gradients(model, model(sources, mask, labels=labels, num_items_in_batch=7).loss)
+    found = gradients(
+        model,
+        model(DIALOGUES, labels=LABELS, reply_positions=POSITIONS, num_items_in_batch=7).loss,
+    )
+    torch.testing.assert_close(found, wanted, **CLOSE)
+
+
+def test_the_encoder_reads_each_token_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(encoder_layers=1, decoder_layers=1)
+    layer, read = model.model.encoder.stack.layers[0], []
+    layer.register_forward_hook(lambda _, inputs, outputs: read.append(inputs[0].shape[1]))
+    model(DIALOGUES[:1], labels=LABELS[:1], reply_positions=POSITIONS[:1])
+    assert read == [3, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        ([[2, 2, 5]], r"reply_positions=\[\[2, 2, 5\]\] is not possible; allowed: positions"),
+        ([[5, 2, -1]], "below 11"),
+        ([[2, 6, 11]], "below 11"),
+    ],
+)
+def test_wrong_positions_are_refused(positions: list[list[int]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny_model()(DIALOGUES[:1], labels=LABELS[:1], reply_positions=torch.tensor(positions))
+
+
+def test_a_bidirectional_encoder_says_that_it_cannot() -> None:
+    model = tiny_model(bidirectional=True)
+    with pytest.raises(ValueError, match=r"bidirectional=True is not possible.*said later"):
+        model(DIALOGUES, labels=LABELS, reply_positions=POSITIONS)
