@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel, initialization
+from transformers import initialization
 from transformers.modeling_outputs import (
     BaseModelOutput,
     BaseModelOutputWithPastAndCrossAttentions,
@@ -25,7 +25,7 @@ from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying_rnn_seq2seq import Pointing, copying_loss, mixed_log_probabilities
 from .dialogues_rnn_seq2seq import read_dialogues
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
-from .quantization_rnn_seq2seq import RnnSeq2SeqQuantizationMixin, quantize_modules
+from .quantization_rnn_seq2seq import QuantizablePreTrainedModel, quantize_modules
 from .recurrent_rnn_seq2seq import RnnSeq2SeqRecurrentStack, State
 
 # The states of all layers, and under input feeding the last attentional vector.
@@ -94,7 +94,7 @@ class RnnSeq2SeqEncoderOutput(BaseModelOutput):
     source_ids: torch.LongTensor | None = None
 
 
-class RnnSeq2SeqPreTrainedModel(RnnSeq2SeqQuantizationMixin, PreTrainedModel):
+class RnnSeq2SeqPreTrainedModel(QuantizablePreTrainedModel):
     """Initialisation, saving and loading."""
 
     config: RnnSeq2SeqConfig
@@ -721,7 +721,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         if reply_positions is not None:
             dialogues = self.model.encode_dialogues(input_ids, reply_positions)
             encoder_outputs, attention_mask, past_key_values = dialogues
-            labels, input_ids = labels[reply_positions >= 0], None
+            input_ids = None
+            labels = None if labels is None else labels[reply_positions >= 0]
         if labels is not None:
             use_cache = False if past_key_values is None else use_cache
             if decoder_input_ids is None and decoder_inputs_embeds is None:

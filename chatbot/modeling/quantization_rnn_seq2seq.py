@@ -1,8 +1,8 @@
 """Weights and activations in int8, for the CPU: own modules of plain tensors.
 
-A row of numbers is q s: whole numbers q from -127 to 127 and one scale s = max|row| / 127. The
-product of two rows is a sum of whole numbers, exact in any order, times two scales. So a row of
-activations gives the same bits alone and in any batch.
+A row of numbers is q s: whole numbers q from -79 to 79 and one scale s = max|row| / 79. The product
+of two rows is a sum of whole numbers, exact in any order, times two scales. So a row of activations
+gives the same bits alone and in any batch.
 """
 
 import copy
@@ -21,10 +21,14 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 # An int8 matrix in columns (K, N), a scale for each and a bias, or None.
 Operand = tuple[Tensor, Tensor, Tensor | None]
 
+# Without VNNI instructions a processor shifts one factor by 128 and adds two products in 16 bits,
+# which overflow silently: (79 + 128) 79 2 fits.
+_LARGEST = 79
+
 
 def quantize_rows(values: Tensor) -> tuple[Tensor, Tensor]:
     """Whole numbers of each row in int8, (..., width), and its scale, (..., 1)."""
-    scales = values.abs().amax(-1, keepdim=True).clamp_(min=1e-12).div_(127)
+    scales = values.abs().amax(-1, keepdim=True).clamp_(min=1e-12).div_(_LARGEST)
     return values.div(scales).round_().to(torch.int8), scales
 
 
@@ -188,7 +192,7 @@ def quantize(model: Model) -> Model:
     return quantized
 
 
-class RnnSeq2SeqQuantizationMixin(nn.Module):
+class QuantizablePreTrainedModel(PreTrainedModel):
     """An int8 model keeps all its floats in float32, wherever it goes, and is not trained."""
 
     config: RnnSeq2SeqConfig
@@ -201,7 +205,7 @@ class RnnSeq2SeqQuantizationMixin(nn.Module):
 
         return super()._apply(kept, recurse)
 
-    def train(self, mode: bool = True) -> "RnnSeq2SeqQuantizationMixin":
+    def train(self, mode: bool = True) -> "QuantizablePreTrainedModel":
         if self.config.quantization == "int8":
             if mode:
                 raise ValueError("quantization='int8' cannot be trained; allowed: 'none'.")
