@@ -16,7 +16,7 @@ def readme(repository: Path) -> str:
 
 def test_the_python_runs(readme: str, capsys: pytest.CaptureFixture[str]) -> None:
     programs = blocks(readme, "python")
-    assert len(programs) == 2
+    assert len(programs) == 3
     for program in programs:
         exec(compile(program, "README.md", "exec"), {"__name__": "readme"})
         assert capsys.readouterr().out.strip()

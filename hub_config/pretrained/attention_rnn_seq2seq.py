@@ -38,7 +38,7 @@ class AttentionMemory:
 
 
 class DotScore(nn.Module):
-    """score(h_t, h_s) = h_t . h_s (Luong et al. 2015, eq. 8, dot)."""
+    """score(h_t, h_s) = h_t . h_s (Luong et al. 2015, section 3.1, dot)."""
 
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__()
@@ -51,7 +51,7 @@ class DotScore(nn.Module):
 
 
 class GeneralScore(DotScore):
-    """score(h_t, h_s) = h_t . W_a h_s (Luong et al. 2015, eq. 8, general)."""
+    """score(h_t, h_s) = h_t . W_a h_s (Luong et al. 2015, section 3.1, general)."""
 
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
@@ -62,7 +62,7 @@ class GeneralScore(DotScore):
 
 
 class ConcatScore(nn.Module):
-    """score(h_t, h_s) = v . tanh(W_a [h_t; h_s]), W_a split in two (Luong et al. 2015, eq. 8).
+    """score(h_t, h_s) = v . tanh(W_a [h_t; h_s]), W_a split in two (Luong et al. 2015, 3.1).
 
     It is also Bahdanau's v . tanh(W s + U h) (2015, section A.1.2), asked by the previous state.
     """
@@ -134,7 +134,8 @@ class LocalPredictiveWindow(GlobalWindow):
         self.centre = nn.Linear(config.hidden_size, 1, bias=False)
 
     def forward(self, query: Tensor, memory: AttentionMemory, steps: Tensor) -> Visible:
-        share = torch.sigmoid(self.centre(torch.tanh(self.position(query))).float())
+        # sigmoid by tanh: torch.sigmoid gives a number other last bits at other places of a tensor
+        share = (1 + torch.tanh(self.centre(torch.tanh(self.position(query))).float() / 2)) / 2
         centre = memory.lengths[:, :, None] * share
         distance = memory.positions[:, None] - centre
         visible = memory.mask[:, None] & (distance.abs() <= self.size)
@@ -172,8 +173,8 @@ class Attention(nn.Module):
             steps: Target position of each state, from 0, (T,).
 
         Returns:
-            Context vectors (B, T, M) and weights (B, T, S). A row of weights sums to 1 and is 0
-            outside the window and on padding.
+            Context vectors (B, T, M) and weights (B, T, S), these in float32. A row of weights sums
+            to 1 and is 0 outside the window and on padding.
         """
         visible, bias = self.window(query, memory, steps)
         scores = self.score(query, memory.keys).float()
@@ -181,5 +182,5 @@ class Attention(nn.Module):
             scores = scores + bias
         # the smallest finite number: minus infinity would give NaN gradients under some kernels
         scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
-        weights = torch.softmax(scores, dim=-1).to(memory.values.dtype)
-        return weights @ memory.values, weights
+        weights = torch.softmax(scores, dim=-1)
+        return weights.to(memory.values.dtype) @ memory.values, weights

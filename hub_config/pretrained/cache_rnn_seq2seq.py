@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from .recurrent_rnn_seq2seq import State
+
 
 class RnnSeq2SeqCacheLayer(CacheLayerMixin):
     """State of one recurrent layer."""
@@ -31,7 +33,7 @@ class RnnSeq2SeqCacheLayer(CacheLayerMixin):
         self, key_states: Tensor, value_states: Tensor, *args: object, tokens: int, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """Append the states after new tokens, or only the last one, (batch, 1, states, width)."""
-        self.length += tokens
+        self.length = self.length + tokens
         if self.record_past:
             key_states = torch.cat([self.keys, key_states], dim=2)
             value_states = torch.cat([self.values, value_states], dim=2)
@@ -71,7 +73,7 @@ class RnnSeq2SeqCacheLayer(CacheLayerMixin):
             )
         end = self.keys.shape[2] + tokens_to_remove
         self.keys, self.values = self.keys[:, :, end - 1 : end], self.values[:, :, end - 1 : end]
-        self.length += tokens_to_remove
+        self.length = self.length + tokens_to_remove
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self.batch_select_indices(beam_idx)
@@ -93,6 +95,14 @@ class RnnSeq2SeqCache(Cache):
     Args:
         states: Number of states: one for each decoder layer, one more with input feeding (the
             last attentional vector).
+
+    Example:
+        >>> import torch
+        >>> from chatbot.modeling import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration
+        >>> model = RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqConfig(vocab_size=50))
+        >>> output = model(torch.tensor([[7, 8, 9]]), decoder_input_ids=torch.tensor([[2, 10]]))
+        >>> output.past_key_values.get_seq_length()
+        2
     """
 
     def __init__(self, states: int):
@@ -106,6 +116,21 @@ class RnnSeq2SeqCache(Cache):
     @property
     def is_recording(self) -> bool:
         return self.layers[0].record_past
+
+    def start(self, states: list[State]) -> None:
+        """Take the states before the first token."""
+        for layer, (hidden, cell) in zip(self.layers, states, strict=True):
+            layer.lazy_initialization(hidden[:, :, None], cell[:, :, None])
+
+    def store(self, states: list[list[State]], tokens: int) -> None:
+        """Append the states after each of `tokens` tokens, or only those after the last."""
+        for place, after in enumerate(zip(*states, strict=True)):
+            hidden, cell = (torch.stack(parts, dim=2) for parts in zip(*after, strict=True))
+            self.update(hidden, cell, place, tokens=tokens)
+
+    def last_states(self) -> list[State]:
+        """What to read on from."""
+        return [(layer.keys[:, :, -1], layer.values[:, :, -1]) for layer in self.layers]
 
     @property
     def batch_size(self) -> int:

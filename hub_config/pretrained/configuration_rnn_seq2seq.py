@@ -12,6 +12,7 @@ CellType = Literal["lstm", "gru"]
 Bridge = Literal["zero", "copy", "linear"]
 AttentionType = Literal["none", "dot", "general", "concat", "additive"]
 AttentionWindow = Literal["global", "recent", "local-m", "local-p"]
+Quantization = Literal["none", "int8"]
 
 
 @strict
@@ -40,6 +41,9 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
         attention_window_size: D, in source positions. Local windows reach D to either side.
         input_feeding: Whether the last attentional vector joins the next input (Luong et al. 2015,
             section 3.3). Off, the whole target runs in one recurrent call.
+        copy: Whether the attention also points, so that a reply can hold words of the source that
+            the model never learned (Gu et al. 2016, See et al. 2017):
+            p(w) = g softmax(w) + (1 - g) (attention on the source positions that hold w).
         residual: Whether layers after the first add their input to their output.
         layer_norm: Whether each layer's output is normalised (Ba et al. 2016).
         dropout: On embeddings, between layers and before the output layer.
@@ -52,11 +56,18 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
         max_source_positions: Source tokens that training showed; a chat cuts its history to them.
             The model itself reads any length.
         initializer_range: Standard deviation of the first embeddings.
+        quantization: `int8`: weights and activations in 8 bits, for the CPU, not to be trained.
         format_version: Layout of the saved weights.
 
     Raises:
         ValueError: A combination that no published model has; the message names the field, its
             value and what is allowed.
+
+    Example:
+        >>> from chatbot.modeling import RnnSeq2SeqConfig, RnnSeq2SeqModel
+        >>> model = RnnSeq2SeqModel(RnnSeq2SeqConfig(attention="dot"))  # with random weights
+        >>> model.config.hidden_size
+        512
     """
 
     model_type = "rnn_seq2seq"
@@ -77,6 +88,7 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
     attention_window: AttentionWindow = "global"
     attention_window_size: int = 10
     input_feeding: bool = False
+    copy: bool = False
     residual: bool = False
     layer_norm: bool = False
     dropout: float = 0.1
@@ -86,6 +98,7 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
     max_source_positions: int = 96
     initializer_range: float = 0.05
+    quantization: Quantization = "none"
     format_version: int = 1
     use_cache: bool = True
     is_encoder_decoder: bool = True
@@ -144,6 +157,10 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
             _refuse("attention_window", self.attention_window, "global without attention")
         if self.input_feeding and self.attention in ("none", "additive"):
             _refuse("input_feeding", True, f"False with attention {self.attention!r}")
+        if self.copy and self.attention == "none":
+            _refuse("copy", True, "False without attention")
+        if self.copy and self.decoder_vocab_size != self.vocab_size:
+            _refuse("copy", True, "False with two vocabularies")
         if self.bridge == "copy" and self.encoder_layers != self.decoder_layers:
             depths = f"encoder_layers {self.encoder_layers}, decoder_layers {self.decoder_layers}"
             _refuse("bridge", "copy", f"linear or zero where depths differ ({depths})")

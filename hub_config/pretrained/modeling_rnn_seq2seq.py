@@ -5,12 +5,12 @@ encoder output. State travels in arguments, outputs and the cache, never on modu
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import GenerationMixin, PreTrainedModel, initialization
-from transformers.generation import GenerationConfig, GenerationMode
+from transformers import initialization
 from transformers.modeling_outputs import (
     BaseModelOutput,
     BaseModelOutputWithPastAndCrossAttentions,
@@ -22,8 +22,14 @@ from transformers.utils.generic import can_return_tuple
 from .attention_rnn_seq2seq import Attention, AttentionMemory
 from .cache_rnn_seq2seq import RnnSeq2SeqCache
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from .copying_rnn_seq2seq import Pointing, copying_loss, mixed_log_probabilities
+from .dialogues_rnn_seq2seq import read_dialogues
+from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
+from .quantization_rnn_seq2seq import QuantizablePreTrainedModel, quantize_modules
 from .recurrent_rnn_seq2seq import RnnSeq2SeqRecurrentStack, State
 
+# The states of all layers, and under input feeding the last attentional vector.
+States = list[State]
 # What the decoder may look at; None without attention.
 Memory = AttentionMemory | None
 # The state to go on from; None where nothing is kept.
@@ -60,10 +66,9 @@ def bring_forward(mask: Tensor) -> tuple[Tensor, Tensor]:
         Indices (B, S) for `gather`: real tokens first; then each token's place among them, 0 for
         padding.
     """
-    length = mask.shape[1]
-    order = torch.arange(length, device=mask.device)
+    place = torch.arange(mask.shape[1], 0, -1, device=mask.device)
     # topk on distinct keys, since a stable argsort cannot be exported to ONNX
-    forward = (mask * length * 2 - order).topk(length, dim=1).indices
+    forward = torch.where(mask, place, -place).topk(mask.shape[1], dim=1).indices
     return forward, (mask.long().cumsum(1) - 1).clamp(min=0)
 
 
@@ -81,13 +86,15 @@ class RnnSeq2SeqEncoderOutput(BaseModelOutput):
         hidden_states: With `output_hidden_states`: embeddings and each layer's outputs.
         final_hidden: Each layer's last hidden state, directions side by side, (B, layers, M).
         final_cell: The same of the cell; of width 0 for GRU.
+        source_ids: With copying: the tokens that may be copied, (B, S).
     """
 
     final_hidden: torch.FloatTensor | None = None
     final_cell: torch.FloatTensor | None = None
+    source_ids: torch.LongTensor | None = None
 
 
-class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
+class RnnSeq2SeqPreTrainedModel(QuantizablePreTrainedModel):
     """Initialisation, saving and loading."""
 
     config: RnnSeq2SeqConfig
@@ -97,6 +104,11 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["RnnSeq2SeqRecurrentLayer", "Attention", "RnnSeq2SeqBridge"]
     _skip_keys_device_placement = ["past_key_values"]
+
+    def post_init(self) -> None:
+        if self.config.quantization == "int8":
+            quantize_modules(self)
+        super().post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -153,24 +165,24 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
             inputs_embeds = embed(self.embed_tokens, input_ids, self.config, self.training)
         if inputs_embeds.shape[1] == 0:
             raise ValueError("The source is empty: give at least one token.")
-        states = self.stack.zero_state(inputs_embeds.shape[0])
+        states = self.stack.zero_state(inputs_embeds)
         if attention_mask is None:
             layers, after = self.stack(inputs_embeds, states)
-            layers = [inputs_embeds, *layers]
         else:
             layers, after = self._read_padded(inputs_embeds, attention_mask.bool(), states)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         return RnnSeq2SeqEncoderOutput(
             last_hidden_state=layers[-1],
-            hidden_states=tuple(layers) if output_hidden_states else None,
+            hidden_states=(inputs_embeds, *layers) if output_hidden_states else None,
             final_hidden=torch.stack([hidden.flatten(1) for hidden, _ in after], dim=1),
             final_cell=torch.stack([cell.flatten(1) for _, cell in after], dim=1),
+            source_ids=input_ids if self.config.copy else None,
         )
 
     def _read_padded(
-        self, inputs: Tensor, mask: Tensor, states: list[State]
-    ) -> tuple[list[Tensor], list[State]]:
+        self, inputs: Tensor, mask: Tensor, states: States
+    ) -> tuple[list[Tensor], States]:
         """Read with the real tokens in front; outputs return to their places."""
         if not torch.compiler.is_compiling() and not mask.any(1).all():
             item = int((~mask.any(1)).nonzero()[0])
@@ -179,8 +191,7 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
             )
         forward, back = bring_forward(mask)
         layers, after = self.stack(gather_steps(inputs, forward), states, ~mask.gather(1, forward))
-        placed = [gather_steps(layer, back) * mask[..., None] for layer in layers]
-        return [inputs, *placed], after
+        return [gather_steps(layer, back) * mask[..., None] for layer in layers], after
 
 
 class RnnSeq2SeqBridge(nn.Module):
@@ -199,7 +210,7 @@ class RnnSeq2SeqBridge(nn.Module):
             self.hidden = nn.Linear(*sizes)
             self.cell = nn.Linear(*sizes) if self.is_lstm else None
 
-    def forward(self, hidden: Tensor, cell: Tensor) -> list[State]:
+    def forward(self, hidden: Tensor, cell: Tensor) -> States:
         """Map final states (B, encoder_layers, M) to a state for each decoder layer."""
         if self.kind == "zero":
             hidden = hidden.new_zeros(hidden.shape[0], *self.shape)
@@ -218,18 +229,10 @@ class RnnSeq2SeqBridge(nn.Module):
 
 
 @dataclass
-class DecoderState:
-    """Where the decoder stands.
+class RnnSeq2SeqDecoderOutput(BaseModelOutputWithPastAndCrossAttentions):
+    """transformers' output, and with copying, where the decoder points."""
 
-    Args:
-        layers: (hidden, cell) of each recurrent layer, (B, 1, H) each.
-        fed: The last attentional vector under input feeding, (B, H).
-        position: Target tokens read so far.
-    """
-
-    layers: list[State]
-    fed: Tensor | None
-    position: int
+    pointing: Pointing | None = None
 
 
 @dataclass
@@ -240,24 +243,27 @@ class DecoderReading:
         outputs: Vectors for the output layer, (B, T, H).
         layers: Outputs of each recurrent layer, (B, T, H).
         weights: Attention, (B, T, S).
-        states: The state after each token read by steps, or only the one after the last.
+        gates: Logit of the copy gate, (B, T, 1).
+        states: The states after each token read by steps, or only those after the last: one for
+            each recurrent layer, and under input feeding the last attentional vector.
     """
 
     outputs: Tensor
     layers: list[Tensor]
     weights: Tensor | None
-    states: list[DecoderState]
+    gates: Tensor | None
+    states: list[States]
 
     @classmethod
     def joined(cls, steps: list["DecoderReading"]) -> "DecoderReading":
-        weights = [step.weights for step in steps if step.weights is not None]
+        def join(parts: tuple[Tensor | None, ...]) -> Tensor | None:
+            return None if parts[0] is None else torch.cat(parts, dim=1)
+
         return cls(
             outputs=torch.cat([step.outputs for step in steps], dim=1),
-            layers=[
-                torch.cat(layer, dim=1)
-                for layer in zip(*(step.layers for step in steps), strict=True)
-            ],
-            weights=torch.cat(weights, dim=1) if weights else None,
+            layers=[join(parts) for parts in zip(*(step.layers for step in steps), strict=True)],
+            weights=join(tuple(step.weights for step in steps)),
+            gates=join(tuple(step.gates for step in steps)),
             states=[step.states[0] for step in steps],
         )
 
@@ -285,23 +291,25 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         if config.attention != "none":
             self.attention = Attention(config)
             self.combine = nn.Linear(combined, config.hidden_size, bias=False)
+        if config.copy:
+            self.copy_gate = nn.Linear(config.hidden_size + config.memory_size + width, 1)
         self.post_init()
 
     def read_step(
-        self, embedding: Tensor, state: DecoderState, memory: Memory, weights: Weights
+        self, embedding: Tensor, states: States, position: int, memory: Memory, weights: Weights
     ) -> DecoderReading:
-        """Read one token's embedding, (B, embedding_size)."""
+        """Read one token's embedding, (B, embedding_size), with `position` tokens before it."""
         raise NotImplementedError
 
     def read_sequence(
-        self, embeddings: Tensor, state: DecoderState, memory: Memory
+        self, embeddings: Tensor, states: States, position: int, memory: Memory
     ) -> DecoderReading:
         """Read a whole target, (B, T, embedding_size), token by token."""
         weights = self.stack.weights()
         steps = []
-        for embedding in embeddings.unbind(1):
-            steps.append(self.read_step(embedding, state, memory, weights))
-            state = steps[-1].states[-1]
+        for place, embedding in enumerate(embeddings.unbind(1)):
+            steps.append(self.read_step(embedding, states, position + place, memory, weights))
+            states = steps[-1].states[-1]
         return DecoderReading.joined(steps)
 
     @can_return_tuple
@@ -315,7 +323,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         **kwargs: object,
-    ) -> BaseModelOutputWithPastAndCrossAttentions:
+    ) -> RnnSeq2SeqDecoderOutput:
         """Decode.
 
         Args:
@@ -332,35 +340,39 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         memory = self._memory(
             encoder_outputs.last_hidden_state, encoder_attention_mask, past_key_values
         )
-        state = self._first_state(encoder_outputs, past_key_values)
-        reading = self._read(inputs_embeds, state, memory, past_key_values)
+        states, position = self._first_states(encoder_outputs, past_key_values)
+        recording = past_key_values is not None and past_key_values.is_recording
+        # one token needs no sequence kernel; recording needs the cell after each token; in int8 a
+        # last bit decides on roundings, and attention on several states at once has other last bits
+        in_int8 = self.config.quantization == "int8"
+        by_steps = inputs_embeds.shape[1] == 1 or recording or in_int8
+        read = partial(RnnSeq2SeqDecoder.read_sequence, self) if by_steps else self.read_sequence
+        reading = read(inputs_embeds, states, position, memory)
         if past_key_values is not None:
-            self._store(reading, inputs_embeds.shape[1], past_key_values)
+            past_key_values.store(reading.states, inputs_embeds.shape[1])
         if output_attentions is None:
             output_attentions = self.config.output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        source_ids = encoder_outputs.source_ids
+        # without tokens, as where the source came as embeddings, there is nothing to point at
+        pointing = None
+        if reading.gates is not None and source_ids is not None:
+            pointing = Pointing(reading.gates, reading.weights, source_ids)
         # transformers joins these tuples over steps, and cannot join None
         weights = () if reading.weights is None else (reading.weights[:, None],)
-        return BaseModelOutputWithPastAndCrossAttentions(
+        return RnnSeq2SeqDecoderOutput(
             last_hidden_state=F.dropout(reading.outputs, self.config.dropout, self.training),
             past_key_values=past_key_values,
             hidden_states=(inputs_embeds, *reading.layers) if output_hidden_states else None,
             attentions=() if output_attentions else None,
             cross_attentions=weights if output_attentions else None,
+            pointing=pointing,
         )
 
     def new_cache(self) -> RnnSeq2SeqCache:
         """An empty state."""
         return RnnSeq2SeqCache(self.config.decoder_layers + self.config.input_feeding)
-
-    def _read(
-        self, embeddings: Tensor, state: DecoderState, memory: Memory, cache: Past
-    ) -> DecoderReading:
-        # one token needs no sequence kernel; recording needs the cell after each token
-        if embeddings.shape[1] == 1 or (cache is not None and cache.is_recording):
-            return RnnSeq2SeqDecoder.read_sequence(self, embeddings, state, memory)
-        return self.read_sequence(embeddings, state, memory)
 
     def _memory(self, values: Tensor, mask: Tensor | None, cache: Past) -> Memory:
         if self.attention is None:
@@ -373,35 +385,26 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             cache.attention_keys = memory.keys
         return memory
 
-    def _first_state(self, encoded: RnnSeq2SeqEncoderOutput, cache: Past) -> DecoderState:
+    def _first_states(self, encoded: RnnSeq2SeqEncoderOutput, cache: Past) -> tuple[States, int]:
+        """The states to read on from, and the number of tokens read before."""
         if cache is not None and cache.has_state:
-            return self._stored_state(cache)
-        layers = self.bridge(encoded.final_hidden, encoded.final_cell)
-        fed = torch.zeros_like(layers[0][0][:, 0]) if self.config.input_feeding else None
+            return cache.last_states(), cache.get_seq_length()
+        states = self.bridge(encoded.final_hidden, encoded.final_cell)
+        if self.config.input_feeding:
+            fed = torch.zeros_like(states[0][0])
+            states.append((fed, fed[..., :0]))
         if cache is not None:
-            for place, (hidden, cell) in enumerate(self._parts(DecoderState(layers, fed, 0))):
-                cache.layers[place].lazy_initialization(hidden, cell)
-        return DecoderState(layers, fed, 0)
+            cache.start(states)
+        return states, 0
 
-    def _stored_state(self, cache: RnnSeq2SeqCache) -> DecoderState:
-        last = [(layer.keys[:, :, -1], layer.values[:, :, -1]) for layer in cache.layers]
-        fed = last.pop()[0][:, 0] if self.config.input_feeding else None
-        return DecoderState(last, fed, cache.get_seq_length())
+    def _look(self, query: Tensor, memory: Memory, position: int) -> tuple[Tensor, Tensor]:
+        """Context and attention for states (B, T, H) that follow `position` tokens."""
+        steps = position + torch.arange(query.shape[1], device=query.device)
+        return self.attention(query, memory, steps)
 
-    def _parts(self, state: DecoderState) -> list[State]:
-        """A state as the cache keeps it: pairs of (B, 1, 1, width)."""
-        pairs = [(hidden[:, :, None], cell[:, :, None]) for hidden, cell in state.layers]
-        if state.fed is not None:
-            fed = state.fed[:, None, None]
-            pairs.append((fed, fed[..., :0]))
-        return pairs
-
-    def _store(self, reading: DecoderReading, tokens: int, cache: RnnSeq2SeqCache) -> None:
-        parts = [self._parts(state) for state in reading.states]
-        for place, pairs in enumerate(zip(*parts, strict=True)):
-            hidden = torch.cat([pair[0] for pair in pairs], dim=2)
-            cell = torch.cat([pair[1] for pair in pairs], dim=2)
-            cache.update(hidden, cell, place, tokens=tokens)
+    def _gate(self, *known: Tensor) -> Tensor | None:
+        """Logit of the copy gate from state, context and embedding."""
+        return self.copy_gate(torch.cat(known, dim=-1)) if self.config.copy else None
 
 
 class RnnSeq2SeqLuongDecoder(RnnSeq2SeqDecoder):
@@ -416,36 +419,37 @@ class RnnSeq2SeqLuongDecoder(RnnSeq2SeqDecoder):
         super().__init__(config, joining=fed, combined=config.memory_size + config.hidden_size)
 
     def read_sequence(
-        self, embeddings: Tensor, state: DecoderState, memory: Memory
+        self, embeddings: Tensor, states: States, position: int, memory: Memory
     ) -> DecoderReading:
         if self.config.input_feeding:
-            return super().read_sequence(embeddings, state, memory)
-        layers, after = self.stack(embeddings, state.layers)
-        outputs, weights = self._attend(layers[-1], memory, state.position)
-        last = DecoderState(after, None, state.position + embeddings.shape[1])
-        return DecoderReading(outputs, layers, weights, [last])
+            return super().read_sequence(embeddings, states, position, memory)
+        layers, after = self.stack(embeddings, states)
+        return self._attend(layers, after, embeddings, position, memory)
 
     def read_step(
-        self, embedding: Tensor, state: DecoderState, memory: Memory, weights: Weights
+        self, embedding: Tensor, states: States, position: int, memory: Memory, weights: Weights
     ) -> DecoderReading:
-        if state.fed is not None:
-            embedding = torch.cat([embedding, state.fed], dim=-1)
-        layers, after = self.stack.step(embedding, state.layers, weights)
+        inputs = embedding
+        if self.config.input_feeding:
+            *states, (fed, _) = states
+            inputs = torch.cat([embedding, fed[:, 0]], dim=-1)
+        layers, after = self.stack.step(inputs, states, weights)
         layers = [layer[:, None] for layer in layers]
-        outputs, attention = self._attend(layers[-1], memory, state.position)
-        fed = None if state.fed is None else outputs[:, 0]
-        return DecoderReading(
-            outputs, layers, attention, [DecoderState(after, fed, state.position + 1)]
-        )
+        reading = self._attend(layers, after, embedding[:, None], position, memory)
+        if self.config.input_feeding:
+            reading.states[0].append((reading.outputs, reading.outputs[..., :0]))
+        return reading
 
     def _attend(
-        self, hidden: Tensor, memory: Memory, position: int
-    ) -> tuple[Tensor, Tensor | None]:
-        if self.attention is None or memory is None:
-            return hidden, None
-        steps = torch.arange(position, position + hidden.shape[1], device=hidden.device)
-        context, weights = self.attention(hidden, memory, steps)
-        return torch.tanh(self.combine(torch.cat([context, hidden], dim=-1))), weights
+        self, layers: list[Tensor], after: States, embeddings: Tensor, position: int, memory: Memory
+    ) -> DecoderReading:
+        hidden = layers[-1]
+        if memory is None:
+            return DecoderReading(hidden, layers, None, None, [after])
+        context, weights = self._look(hidden, memory, position)
+        outputs = torch.tanh(self.combine(torch.cat([context, hidden], dim=-1)))
+        gates = self._gate(hidden, context, embeddings)
+        return DecoderReading(outputs, layers, weights, gates, [after])
 
 
 class RnnSeq2SeqBahdanauDecoder(RnnSeq2SeqDecoder):
@@ -460,23 +464,35 @@ class RnnSeq2SeqBahdanauDecoder(RnnSeq2SeqDecoder):
         super().__init__(config, joining=config.memory_size, combined=known)
 
     def read_step(
-        self, embedding: Tensor, state: DecoderState, memory: Memory, weights: Weights
+        self, embedding: Tensor, states: States, position: int, memory: Memory, weights: Weights
     ) -> DecoderReading:
-        asked = torch.full((1,), state.position, device=embedding.device)
-        context, attention = self.attention(state.layers[-1][0], memory, asked)
+        context, attention = self._look(states[-1][0], memory, position)
         inputs = torch.cat([embedding, context[:, 0]], dim=-1)
-        layers, after = self.stack.step(inputs, state.layers, weights)
-        known = torch.cat([layers[-1], context[:, 0], embedding], dim=-1)
-        return DecoderReading(
-            outputs=torch.tanh(self.combine(known))[:, None],
-            layers=[layer[:, None] for layer in layers],
-            weights=attention,
-            states=[DecoderState(after, None, state.position + 1)],
-        )
+        layers, after = self.stack.step(inputs, states, weights)
+        layers = [layer[:, None] for layer in layers]
+        known = layers[-1], context, embedding[:, None]
+        outputs = torch.tanh(self.combine(torch.cat(known, dim=-1)))
+        return DecoderReading(outputs, layers, attention, self._gate(*known), [after])
+
+
+@dataclass
+class RnnSeq2SeqModelOutput(Seq2SeqModelOutput):
+    """transformers' output, and with copying, where the decoder points."""
+
+    pointing: Pointing | None = None
 
 
 class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
-    """Encoder, bridge and decoder, without an output layer."""
+    """Encoder, bridge and decoder, without an output layer.
+
+    Example:
+        >>> import torch
+        >>> from chatbot.modeling import RnnSeq2SeqConfig, RnnSeq2SeqModel
+        >>> model = RnnSeq2SeqModel(RnnSeq2SeqConfig(vocab_size=50))
+        >>> output = model(torch.tensor([[7, 8, 9]]), decoder_input_ids=torch.tensor([[2, 10]]))
+        >>> output.last_hidden_state.shape
+        torch.Size([1, 2, 512])
+    """
 
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
@@ -507,10 +523,9 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         decoder_inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        decoder_attention_mask: Tensor | None = None,
         **kwargs: object,
-    ) -> Seq2SeqModelOutput:
+    ) -> RnnSeq2SeqModelOutput:
         """Encode the source (unless `encoder_outputs` are given) and read the target.
 
         Args:
@@ -518,20 +533,27 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
             attention_mask: 1 where a source token is real, (B, S). Padding may stand anywhere.
             decoder_input_ids: Target tokens not read yet, beginning with `<go>`, (B, T).
             encoder_outputs: What the encoder returned, as a whole.
-            past_key_values: The decoder's state to go on from.
-            inputs_embeds: Embeddings instead of `input_ids`.
+            past_key_values: The decoder's state to go on from; it is advanced.
+            inputs_embeds: Embeddings instead of `input_ids`, (B, S, embedding_size).
             decoder_inputs_embeds: Embeddings instead of `decoder_input_ids`.
             use_cache: Whether to return the decoder's state.
-            output_attentions: Whether to return `cross_attentions`, one (B, 1, T, S).
-            output_hidden_states: Whether to return the outputs of each layer on both sides.
+            decoder_attention_mask: 1 where a target token is real. Padding changes nothing, since
+                it may only follow the target.
+            kwargs: `output_attentions`, to return `cross_attentions`, one (B, 1, T, S);
+                `output_hidden_states`, to return the outputs of each layer on both sides.
         """
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
-                input_ids, attention_mask, inputs_embeds, output_hidden_states, return_dict=True
+                input_ids, attention_mask, inputs_embeds, **kwargs, return_dict=True
             )
         encoder_outputs = _whole_encoder_output(encoder_outputs)
         if (decoder_input_ids is None) == (decoder_inputs_embeds is None):
             raise ValueError("The decoder takes either decoder_input_ids or decoder_inputs_embeds.")
+        if decoder_attention_mask is not None and (decoder_attention_mask.diff(dim=1) > 0).any():
+            raise ValueError(
+                "decoder_attention_mask with padding before a token is not possible; allowed: "
+                "padding at the end."
+            )
         if decoder_inputs_embeds is None:
             table = self.get_decoder_input_embeddings()
             decoder_inputs_embeds = embed(table, decoder_input_ids, self.config, self.training)
@@ -540,12 +562,11 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
             encoder_outputs,
             attention_mask,
             past_key_values,
-            use_cache,
-            output_attentions,
-            output_hidden_states,
+            self.config.use_cache if use_cache is None else use_cache,
+            **kwargs,
             return_dict=True,
         )
-        return Seq2SeqModelOutput(
+        return RnnSeq2SeqModelOutput(
             last_hidden_state=decoded.last_hidden_state,
             past_key_values=decoded.past_key_values,
             decoder_hidden_states=decoded.hidden_states,
@@ -553,7 +574,36 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
             cross_attentions=decoded.cross_attentions,
             encoder_last_hidden_state=encoder_outputs.last_hidden_state,
             encoder_hidden_states=encoder_outputs.hidden_states,
+            pointing=decoded.pointing,
         )
+
+    def encode_dialogues(
+        self, input_ids: Tensor, reply_positions: Tensor
+    ) -> tuple[RnnSeq2SeqEncoderOutput, Tensor, RnnSeq2SeqCache]:
+        """Encode whole dialogues once, (B, S), for the replies in them, (B, R): `read_dialogues`.
+
+        Returns:
+            What the decoder needs for each of the N replies: encoder outputs, attention mask, and a
+            cache that holds the keys.
+        """
+        if self.config.bidirectional:
+            raise ValueError(
+                "reply_positions with bidirectional=True is not possible: a state would know what "
+                "is said later; allowed: separate pairs."
+            )
+        embeddings = embed(self.encoder.embed_tokens, input_ids, self.config, self.training)
+        memory, hidden, cell, seen = read_dialogues(self.encoder.stack, embeddings, reply_positions)
+        place = (reply_positions >= 0).nonzero()[:, 0]
+        cache = self.decoder.new_cache()
+        if self.decoder.attention is not None:
+            cache.attention_keys = self.decoder.attention.score.project(memory)[place]
+        encoded = RnnSeq2SeqEncoderOutput(
+            last_hidden_state=memory[place],
+            final_hidden=hidden,
+            final_cell=cell,
+            source_ids=input_ids[place] if self.config.copy else None,
+        )
+        return encoded, seen, cache
 
 
 def _whole_encoder_output(
@@ -562,25 +612,41 @@ def _whole_encoder_output(
     """Encoder outputs as the decoder needs them: the final states belong to them."""
     if isinstance(given, RnnSeq2SeqEncoderOutput):
         return given
-    if isinstance(given, tuple) and len(given) in (3, 4):
-        return RnnSeq2SeqEncoderOutput(given[0], final_hidden=given[-2], final_cell=given[-1])
+    # a tuple may hold each layer's outputs too, as a tuple
+    tensors = [part for part in given if isinstance(part, Tensor)] if type(given) is tuple else []
+    if len(tensors) in (3, 4):
+        names = ("last_hidden_state", "final_hidden", "final_cell", "source_ids")
+        return RnnSeq2SeqEncoderOutput(**dict(zip(names, tensors, strict=False)))
     raise ValueError(
         f"encoder_outputs of type {type(given).__name__} lack the encoder's final states; allowed: "
         "what the model's encoder returns, or (last_hidden_state, final_hidden, final_cell)."
     )
 
 
-class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMixin):
-    """The model with an output layer over the target vocabulary, and `generate()`."""
+# of the base model's output, by the one with an output layer
+_NOT_RETURNED = ("last_hidden_state", "pointing")
+
+
+class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGenerationMixin):
+    """The model with an output layer over the target vocabulary, and `generate()`.
+
+    Example:
+        >>> import torch
+        >>> from chatbot.modeling import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration
+        >>> model = RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqConfig(vocab_size=50))
+        >>> source, labels = torch.tensor([[7, 8, 9]]), torch.tensor([[10, 11, 3]])
+        >>> model(source, labels=labels).loss.backward()
+        >>> model.eval().generate(source, num_beams=2, max_new_tokens=4)[0, 0]  # <go>
+        tensor(2)
+    """
 
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
         self.model = RnnSeq2SeqModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.decoder_vocab_size)
         owner = "encoder" if config.share_embeddings else "decoder"
-        self._tied_weights_keys = {"lm_head.weight": f"model.{owner}.embed_tokens.weight"}
-        if config.tie_word_embeddings:
-            self._keys_to_ignore_on_save = ["lm_head.weight"]
+        part = r"\.(weight|scale)"  # int8 has scales
+        self._tied_weights_keys = {f"lm_head{part}": f"model.{owner}.embed_tokens{part}"}
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:
@@ -590,12 +656,31 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
         self.lm_head = new_embeddings
 
     def resize_token_embeddings(self, *args: object, **kwargs: object) -> nn.Embedding:
-        """Resize the source's vocabulary, and the target's where they share embeddings."""
-        if not self.config.share_embeddings:  # super() would resize the target's output layer
-            return self.model.resize_token_embeddings(*args, **kwargs)
-        embeddings = super().resize_token_embeddings(*args, **kwargs)
-        self.config.decoder_vocab_size = self.config.vocab_size
+        """Resize the vocabulary; of two vocabularies, the source's."""
+        is_one = self.config.decoder_vocab_size == self.config.vocab_size
+        if self.config.share_embeddings:
+            embeddings = super().resize_token_embeddings(*args, **kwargs)
+            self.config.decoder_vocab_size = self.config.vocab_size
+            return embeddings
+        # super() would resize the target's output layer
+        embeddings = self.model.resize_token_embeddings(*args, **kwargs)
+        self.vocab_size = self.config.vocab_size
+        if is_one:
+            self.resize_decoder_token_embeddings(self.config.vocab_size)
         return embeddings
+
+    def resize_decoder_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
+        """Resize the target's vocabulary, where it is one of its own (as in Marian)."""
+        if self.config.share_embeddings:
+            raise ValueError(
+                "share_embeddings=True has one vocabulary; allowed: resize_token_embeddings."
+            )
+        decoder = self.model.decoder
+        decoder.embed_tokens = self._get_resized_embeddings(decoder.embed_tokens, new_num_tokens)
+        self.lm_head = self._get_resized_lm_head(self.lm_head, new_num_tokens)
+        self.config.decoder_vocab_size = new_num_tokens
+        self.tie_weights()
+        return decoder.embed_tokens
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         config = self.config
@@ -613,9 +698,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
         decoder_inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        reply_positions: Tensor | None = None,
         **kwargs: object,
     ) -> Seq2SeqLMOutput:
         """Logits of the next target token at each position, and the loss.
@@ -624,10 +708,21 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
             labels: Target tokens, -100 where they do not count, (B, T). Where the decoder has no
                 other input it reads them shifted right, with `<go>` in front (teacher forcing).
             logits_to_keep: How many of the last positions to return logits for; 0: all.
-            kwargs: `num_items_in_batch`, which the Trainer passes on to the loss.
+            reply_positions: The sources are whole dialogues, each read once: the last position that
+                each reply may see, rising, (B, R), -1 where there are fewer. Labels are (B, R, T);
+                outputs are of the N replies.
+            kwargs: Those of `RnnSeq2SeqModel`, whose other arguments these are too, and
+                `num_items_in_batch`, which the Trainer passes on to the loss.
 
-        The other arguments are those of `RnnSeq2SeqModel`. Logits are (B, T, target vocabulary).
+        Returns:
+            Logits (B, T, target vocabulary); with copying log-probabilities, which training on
+            labels does without (None): it needs those of the labels alone.
         """
+        if reply_positions is not None:
+            dialogues = self.model.encode_dialogues(input_ids, reply_positions)
+            encoder_outputs, attention_mask, past_key_values = dialogues
+            input_ids = None
+            labels = None if labels is None else labels[reply_positions >= 0]
         if labels is not None:
             use_cache = False if past_key_values is None else use_cache
             if decoder_input_ids is None and decoder_inputs_embeds is None:
@@ -640,59 +735,26 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
             past_key_values,
             inputs_embeds,
             decoder_inputs_embeds,
-            self.config.use_cache if use_cache is None else use_cache,
-            output_attentions,
-            output_hidden_states,
+            use_cache,
+            **kwargs,
             return_dict=True,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
-        loss = None
-        if labels is not None:
+        hidden, logits, loss = outputs.last_hidden_state[:, kept], None, None
+        if outputs.pointing is None:
+            logits = self.lm_head(hidden)
+        else:
+            gate, attention, source_ids = outputs.pointing
+            pointing = Pointing(gate[:, kept], attention[:, kept], source_ids)
+            if self.training and labels is not None:
+                loss = copying_loss(self.lm_head, hidden, pointing, labels, **kwargs)
+            else:
+                logits = mixed_log_probabilities(self.lm_head(hidden), pointing)
+        if labels is not None and loss is None:
             # labels are not shifted against the logits here: `shift_labels` are taken as they are
             size = self.config.decoder_vocab_size
             loss = self.loss_function(
-                logits, labels=None, vocab_size=size, shift_labels=labels, **kwargs
+                logits, labels=None, vocab_size=size, shift_labels=labels.contiguous(), **kwargs
             )
-        rest = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
+        rest = {name: value for name, value in outputs.items() if name not in _NOT_RETURNED}
         return Seq2SeqLMOutput(loss=loss, logits=logits, **rest)
-
-    def prepare_inputs_for_generation(
-        self,
-        input_ids: Tensor,
-        next_sequence_length: int | None = None,
-        past_key_values: Past = None,
-        **kwargs: object,
-    ) -> dict[str, object]:
-        """Leave out what the state has read already: reading it again would advance it twice."""
-        read = 0 if past_key_values is None else past_key_values.get_seq_length()
-        return super().prepare_inputs_for_generation(
-            input_ids[:, read:], past_key_values=past_key_values, **kwargs
-        )
-
-    def _prepare_cache_for_generation(
-        self,
-        generation_config: GenerationConfig,
-        model_kwargs: dict,
-        generation_mode: GenerationMode,
-        batch_size: int,
-        max_cache_length: int,
-    ) -> None:
-        """Start a recurrent state where transformers would start a key-value cache."""
-        kind = generation_config.cache_implementation
-        if kind not in (None, "dynamic"):
-            raise ValueError(
-                f"cache_implementation={kind!r} is not possible: a recurrent state has one size. "
-                "Allowed: None."
-            )
-        given = model_kwargs.get("past_key_values")
-        if given is not None and not isinstance(given, RnnSeq2SeqCache):
-            raise ValueError(
-                f"past_key_values of type {type(given).__name__} is not possible; allowed: "
-                "the RnnSeq2SeqCache that this model returns."
-            )
-        if given is None and generation_config.use_cache is not False:
-            given = self.model.decoder.new_cache()
-            model_kwargs["past_key_values"] = given
-            if generation_config.is_assistant:
-                given.activate_past_recording()

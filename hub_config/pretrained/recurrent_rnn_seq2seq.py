@@ -14,11 +14,27 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 
 State = tuple[Tensor, Tensor]
+# Outputs of a layer, and its state after them.
+LayerReading = tuple[Tensor, State]
 # Outputs of each layer, and the state of each after the last real token.
 StackReading = tuple[list[Tensor], list[State]]
 
 # Large enough for a sigmoid of exactly 0 or 1, small enough for float16.
 _SHUT = 1e4
+
+
+class LstmWeights(nn.LSTM):
+    """Gives its weights when called: accelerate brings those of a called module from the disk."""
+
+    def forward(self) -> list[list[nn.Parameter]]:  # type: ignore[override]
+        return self.all_weights
+
+
+class GruWeights(nn.GRU):
+    """The same for a GRU."""
+
+    def forward(self) -> list[list[nn.Parameter]]:  # type: ignore[override]
+        return self.all_weights
 
 
 class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
@@ -37,7 +53,7 @@ class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
         self.is_lstm = config.cell_type == "lstm"
         self.directions = directions
         self.recurrent_dropout = config.recurrent_dropout
-        kind = nn.LSTM if self.is_lstm else nn.GRU
+        kind = LstmWeights if self.is_lstm else GruWeights
         self.rnn = kind(input_size, hidden_size, batch_first=True, bidirectional=directions == 2)
 
     def weights(self) -> list[Tensor]:
@@ -45,29 +61,27 @@ class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
 
         One draw serves a whole sequence (Merity et al. 2018, section 2).
         """
-        suffixes = ("_l0", "_l0_reverse")[: self.directions]
         drop, training = self.recurrent_dropout, self.training
         tensors: list[Tensor] = []
-        for suffix in suffixes:
-            parameters = [getattr(self.rnn, kind + suffix) for kind in _PARAMETERS]
-            parameters[1] = F.dropout(parameters[1], drop, training) if drop else parameters[1]
-            tensors += parameters
+        for inputs, hidden, *biases in self.rnn():
+            tensors += inputs, F.dropout(hidden, drop, training) if drop else hidden, *biases
         return tensors
 
-    def zero_state(self, batch_size: int) -> State:
+    def zero_state(self, inputs: Tensor) -> State:
         """The state before the first token."""
-        like = self.rnn.weight_hh_l0
-        hidden = like.new_zeros(batch_size, self.directions, self.rnn.hidden_size)
+        hidden = inputs.new_zeros(inputs.shape[0], self.directions, self.rnn.hidden_size)
         return hidden, hidden if self.is_lstm else hidden[..., :0]
 
     def forward(
-        self, inputs: Tensor, state: State, padding: Tensor | None = None
-    ) -> tuple[Tensor, State]:
+        self, inputs: Tensor, hidden: Tensor, cell: Tensor, padding: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Read a sequence.
+
+        A state comes and goes as two tensors: reentrant gradient checkpointing sees none in a pair.
 
         Args:
             inputs: (batch, steps, width).
-            state: The state before it.
+            hidden, cell: The state before it.
             padding: True on padding, which may only follow the real tokens, (batch, steps).
 
         Returns:
@@ -81,7 +95,7 @@ class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
                 weights[place] = torch.cat(
                     [weights[place], self._holding_column(weights[place])], dim=1
                 )
-        hidden, cell = (part.transpose(0, 1).contiguous() for part in state)
+        hidden, cell = (part.transpose(0, 1).contiguous() for part in (hidden, cell))
         options = (True, 1, 0.0, self.training, self.directions == 2, True)
         if self.is_lstm:
             outputs, last, cell = torch.lstm(inputs, (hidden, cell), weights, *options)
@@ -90,7 +104,7 @@ class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
         if padding is not None:
             # an LSTM's hidden state is not held, and a GRU's only up to rounding, which adds up
             last = torch.cat([_last_real(outputs, padding, self.rnn.hidden_size), last[1:]])
-        return outputs, (last.transpose(0, 1), cell.transpose(0, 1))
+        return outputs, last.transpose(0, 1), cell.transpose(0, 1)
 
     def step(self, inputs: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:
         """Read one token, (batch, width), in one direction.
@@ -110,9 +124,6 @@ class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
         shut = (-_SHUT, _SHUT, 0.0, 0.0) if self.is_lstm else (0.0, _SHUT, 0.0)
         column = weight.new_tensor(shut).repeat_interleave(self.rnn.hidden_size)
         return column[:, None]
-
-
-_PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def _last_real(outputs: Tensor, padding: Tensor, width: int) -> Tensor:
@@ -145,8 +156,8 @@ class RnnSeq2SeqRecurrentStack(nn.Module):
         self.residual = config.residual
         self.dropout = config.dropout
 
-    def zero_state(self, batch_size: int) -> list[State]:
-        return [layer.zero_state(batch_size) for layer in self.layers]
+    def zero_state(self, inputs: Tensor) -> list[State]:
+        return [layer.zero_state(inputs) for layer in self.layers]
 
     def weights(self) -> list[list[Tensor]]:
         """Weights of each layer for a run of `step`s."""
@@ -156,9 +167,12 @@ class RnnSeq2SeqRecurrentStack(nn.Module):
         self, inputs: Tensor, states: list[State], padding: Tensor | None = None
     ) -> StackReading:
         """Read a sequence, (batch, steps, width)."""
-        return self._climb(
-            inputs, lambda depth, below: self.layers[depth](below, states[depth], padding)
-        )
+
+        def read(depth: int, below: Tensor) -> LayerReading:
+            outputs, hidden, cell = self.layers[depth](below, *states[depth], padding)
+            return outputs, (hidden, cell)
+
+        return self._climb(inputs, read)
 
     def step(
         self, inputs: Tensor, states: list[State], weights: list[list[Tensor]]
@@ -169,9 +183,7 @@ class RnnSeq2SeqRecurrentStack(nn.Module):
             lambda depth, below: self.layers[depth].step(below, states[depth], weights[depth]),
         )
 
-    def _climb(
-        self, inputs: Tensor, read: Callable[[int, Tensor], tuple[Tensor, State]]
-    ) -> StackReading:
+    def _climb(self, inputs: Tensor, read: Callable[[int, Tensor], LayerReading]) -> StackReading:
         outputs, after = [], []
         for depth in range(len(self.layers)):
             result, state = read(depth, inputs)
