@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from chat_helpers import NEVER, Chatbot, make_chatbot, make_fixed_chatbot
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import (
     BartConfig,
@@ -21,7 +22,7 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from chatbot import ChatSession
+from chatbot import ChatSession, load_chatbot
 from chatbot.decoding import generate_replies
 from chatbot.pipelines import Seq2SeqChatPipeline
 from chatbot.presets import GenerationPreset
@@ -205,6 +206,9 @@ def test_several_replies_to_each_input(chat: Seq2SeqChatPipeline) -> None:
     assert [len(set(replies)) for replies in batch] == [3, 3, 3]
     drawn = texts_of(chat(TEXTS, preset=DRAWN, num_return_sequences=4, seed=0, batch_size=2))
     assert [len(set(replies)) for replies in drawn] == [4, 4, 4]
+    # draws that are all but certain: each stands with its own input
+    certain = chat(TEXTS, temperature=1e-4, num_return_sequences=2, batch_size=3, seed=0)
+    assert texts_of(certain) == [replies * 2 for replies in texts_of(chat(TEXTS))]
     talks = chat(TALK, preset=DRAWN, num_return_sequences=2)
     assert [result["generated_text"][:3] for result in talks] == [TALK, TALK]
 
@@ -279,6 +283,19 @@ def test_a_folder_is_enough(
     expected = ChatSession(model, tokenizer, "precise").reply("hello").text
     assert chat("hello", preset="precise") == [{"generated_text": expected}]
     assert next(chat.stream("hello", preset="greedy"))
+
+
+def test_an_adapter_is_loaded_with_its_base(tiny_chatbot_folder: Path, tmp_path: Path) -> None:
+    base, tokenizer = load_chatbot(tiny_chatbot_folder)
+    before = ChatSession(base, tokenizer, GREEDY).reply("hello").text
+    torch.manual_seed(0)
+    config = LoraConfig(target_modules=["memory", "combine"], init_lora_weights=False)
+    adapted = get_peft_model(base, config)
+    adapted.save_pretrained(tmp_path)
+    chat = pipeline(TASK, model=tmp_path, device="cpu", preset=GREEDY)
+    expected = ChatSession(adapted.merge_and_unload(), tokenizer, GREEDY).reply("hello").text
+    assert chat("hello") == [{"generated_text": expected}]
+    assert expected != before
 
 
 def test_without_a_model_the_shipped_one_answers() -> None:

@@ -102,6 +102,7 @@ def test_rows_by_hand() -> None:
     assert quantized.dtype == torch.int8
     assert quantized.tolist() == [[79, -50, 30], [0, 0, 0], [5, -79, 0]]
     assert scales.flatten().tolist() == pytest.approx([0.01, 0, 0.02], abs=1e-8)
+    assert (scales > 0).all()  # nothing is divided by 0
 
 
 def test_a_linear_layer_by_hand() -> None:
@@ -229,6 +230,17 @@ def test_steps_give_what_a_sequence_gives(cell_type: str) -> None:
         assert torch.equal(hidden, outputs[:, step])
     assert torch.equal(state[0], last[0])
     assert torch.equal(state[1], last[1])
+
+
+@pytest.mark.parametrize("cell_type", ["lstm", "gru"])
+def test_other_floats_are_read_as_they_are(cell_type: str) -> None:
+    layer, linear = Int8RecurrentLayer(float_layer(cell_type)), Int8Linear(torch.randn(5, 9), None)
+    inputs = torch.randn(3, 6, 9).bfloat16()
+    outputs = layer(inputs, *layer.zero_state(inputs))
+    expected = layer(inputs.float(), *layer.zero_state(inputs.float()))
+    assert torch.equal(linear(inputs), linear(inputs.float()))
+    for part, whole in zip(outputs, expected, strict=True):
+        assert torch.equal(part, whole)
 
 
 @pytest.fixture(params=[1, 3], ids=["one thread", "three threads"])
