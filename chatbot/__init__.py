@@ -19,6 +19,7 @@ _HOMES = {
     "RnnSeq2SeqForConditionalGeneration": "chatbot.modeling",
     "RnnSeq2SeqModel": "chatbot.modeling",
     "load_chatbot": "chatbot.checkpoints",
+    "load_target_tokenizer": "chatbot.checkpoints",
     "prepare": "chatbot.data",
     "save_chatbot": "chatbot.checkpoints",
     "train_tokenizer": "chatbot.tokenization",

@@ -377,12 +377,15 @@ def export_int8(
     """
     if model.config.quantization != "none":
         raise ValueError("quantization='int8' is not possible again; allowed: 'none'.")
-    quantized = quantize(model)
+    quantized, written = (
+        quantize(model),
+        tokenizer if target_tokenizer is None else target_tokenizer,
+    )
     report = Int8Report(
         model.get_memory_footprint(),
         quantized.get_memory_footprint(),
-        measure_perplexity(model, tokenizer, examples),
-        measure_perplexity(quantized, tokenizer, examples),
+        measure_perplexity(model, written, examples),
+        measure_perplexity(quantized, written, examples),
     )
     save_chatbot(
         quantized, tokenizer, Path(folder), target_tokenizer=target_tokenizer, overwrite=overwrite

@@ -7,6 +7,7 @@ Each mutant is applied to a copy of the repository. Prints what killed it; the e
 number of survivors.
 """
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -261,4 +262,6 @@ def killer(repository: Path) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("words", nargs="*", help="run the mutants whose name holds one of these")
+    sys.exit(main(parser.parse_args().words))

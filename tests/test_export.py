@@ -26,7 +26,7 @@ from modeling_helpers import (
 from torch import Tensor
 
 from chatbot import export as export_module
-from chatbot.checkpoints import load_chatbot, save_chatbot
+from chatbot.checkpoints import load_chatbot, load_target_tokenizer, save_chatbot
 from chatbot.cli import main
 from chatbot.data import load_prepared, prepare
 from chatbot.export import (
@@ -407,6 +407,23 @@ def test_data_is_for_int8_only(tmp_path: Path, capsys: pytest.CaptureFixture[str
     )
 
 
+def test_two_vocabularies_are_measured_on_data_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, tokenizer = make_chatbot(**TWO_VOCABULARIES)
+    save_chatbot(model, tokenizer, tmp_path / "model", target_tokenizer=tokenizer)
+    command = ["export", str(tmp_path / "model"), "--to", "int8", "--output"]
+    assert main([*command, str(tmp_path / "int8")]) == 2
+    assert "--to int8 needs --data for a model of two vocab" in capsys.readouterr().err
+    prepare(
+        [export_module.hub_config_path("sample_conversations")],
+        tmp_path / "data",
+        tokenizer=tokenizer,
+    )
+    assert main([*command, str(tmp_path / "int8"), "--data", str(tmp_path / "data")]) == 0
+    assert load_target_tokenizer(tmp_path / "int8").get_vocab() == tokenizer.get_vocab()
+
+
 def test_the_sample_replies_are_held_out_whole_and_from_every_dialogue(tmp_path: Path) -> None:
     tokenizer = sample_tokenizer()
     sources = export_module.hub_config_path("sample_conversations")
@@ -504,6 +521,7 @@ def test_torch_compile_of_the_forward_in_one_graph(settings: Settings) -> None:
 
 
 @pytest.mark.usefixtures("compiler")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")
 def test_torch_compile_with_inductor() -> None:
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         pytest.skip("no C++ compiler: inductor needs one")

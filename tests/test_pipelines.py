@@ -252,7 +252,10 @@ def test_a_reply_is_streamed(chat: Seq2SeqChatPipeline, inputs: Any) -> None:
 def test_a_stream_takes_what_was_said_at_construction(chat: Seq2SeqChatPipeline) -> None:
     options = {"preset": DRAWN, "seed": 3, "max_source_tokens": 9}
     fixed = pipeline(TASK, model=chat.model, tokenizer=chat.tokenizer, device="cpu", **options)
+    (whole,) = chat(TALK, return_full_text=False, **options)
+    assert list(fixed.stream(TALK))[-1] == whole["generated_text"]
     assert list(fixed.stream(TALK)) == list(chat.stream(TALK, **options))
+    assert list(fixed.stream(TALK)) != list(fixed.stream(TALK, max_source_tokens=40))
     assert list(fixed.stream(TALK)) != list(fixed.stream(TALK, seed=4))
 
 

@@ -33,6 +33,7 @@ def test_the_sizes_of_models() -> None:
     sizes = [RnnSeq2SeqConfig(**model_preset(name)).hidden_size for name in names]
     assert sizes == sorted(sizes)
     assert len(set(sizes)) == 3
+    assert all(RnnSeq2SeqConfig(**model_preset(name)).copy for name in names)
 
 
 def test_unknown_presets_are_refused() -> None:
