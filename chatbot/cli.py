@@ -3,8 +3,10 @@
     chatbot chat                        talk in the terminal, with the shipped model
     chatbot serve                       talk in the browser
     chatbot prepare mine.jsonl --output data/mine
+    chatbot report data/mine
     chatbot train scripts/configs/tiny.yaml --data data/mine
     chatbot evaluate runs/tiny/model data/mine
+    chatbot export runs/tiny/model --to onnx --output runs/tiny/onnx
 
 Each imports what it needs when it runs: `chatbot --help` answers at once.
 """
@@ -19,6 +21,20 @@ from typing import Any
 
 DISTRIBUTION = "rnn-seq2seq-chatbot"
 LEVELS = ("bpe", "unigram", "word", "char")
+# The steps of `chatbot.data.cleaning.Cleaning` that are on or off: default and help.
+STEPS = {
+    "html": (True, "make entities characters and drop tags"),
+    "unicode": (True, "NFC, no control characters, single spaces"),
+    "urls": (True, "say 'this link' for web addresses"),
+    "emails": (True, "say 'this email address' for e-mail addresses"),
+    "phones": (True, "say 'this phone number' for phone numbers"),
+    "detokenize": (True, "join what a tokenizer parted: do n't"),
+    "placeholders": (True, "learn no reply with [name] and the like"),
+    "profanity": (False, "learn no reply with profanity"),
+    "duplicates": (True, "keep one of the dialogues with the same words"),
+    "near-duplicates": (True, "keep one of those with almost the same words"),
+    "leaks": (True, "keep no dialogue that is, nearly, in a held-out split"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,12 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and options.command != "train":
         parser.error(f"unknown arguments: {' '.join(rest)}")
     options.rest = rest
+    options.arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         status: int = options.run(options)
         return status
     except KeyboardInterrupt:
         return 130
-    except (OSError, ValueError) as error:
+    except (ImportError, MemoryError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())  # some libraries fill pages
         print(f"chatbot {options.command}: {reason}", file=sys.stderr)
         return 2
@@ -58,9 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--no-browser", action="store_true", help="do not open the page")
 
     prepare = _command(commands, "prepare", _prepare, "make a dataset of conversations")
-    prepare.add_argument(
-        "sources", nargs="+", type=Path, help="JSON Lines files, or folders of them"
-    )
+    _add_sources(prepare)
     _add_output(prepare, "folder to write")
     prepare.add_argument(
         "--tokenizer", type=Path, help="folder of a tokenizer; else one is trained"
@@ -68,19 +83,33 @@ def _parser() -> argparse.ArgumentParser:
     _add_vocabulary(prepare)
     prepare.add_argument("--max-source-tokens", type=int, default=96, help="of a context (96)")
     prepare.add_argument("--max-target-tokens", type=int, default=48, help="of a reply (48)")
-    prepare.add_argument("--processes", type=int, default=1, help="that work side by side (1)")
+    prepare.add_argument("--processes", type=int, help="that work side by side (one a core)")
+    _add_cleaning(prepare)
+
+    report = _command(commands, "report", _report, "write what a dataset is like, as a page")
+    report.add_argument("data", type=Path, help="folder that `chatbot prepare` wrote")
+    report.add_argument("--output", type=Path, help="folder for report.html and .json (the same)")
 
     tokenizer = _command(commands, "train-tokenizer", _train_tokenizer, "make a vocabulary")
-    tokenizer.add_argument("sources", nargs="+", type=Path, help="JSON Lines files, or folders")
+    _add_sources(tokenizer)
     _add_output(tokenizer, "folder to write")
     _add_vocabulary(tokenizer)
 
     train = _command(commands, "train", _train, "train a model")
     train.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     train.add_argument("--overwrite", action="store_true", help="replace a run in the same folder")
-    train.usage = "chatbot train [RUN.yaml] [--resume] [--overwrite] [--FIELD VALUE ...]"
+    start = train.add_mutually_exclusive_group()
+    start.add_argument("--from", dest="start", metavar="MODEL", help="continue this model")
+    start.add_argument(
+        "--from-scratch", dest="start", action="store_const", const="scratch", help="a new model"
+    )
+    train.usage = (
+        "chatbot train [RUN.yaml] [--resume] [--overwrite] [--from MODEL | --from-scratch] "
+        "[--FIELD VALUE ...]"
+    )
     train.epilog = (
-        "Without a YAML: a small model on the sample conversations (scripts/configs/tiny.yaml). "
+        "Without a YAML: a small model on the sample conversations (scripts/configs/tiny.yaml); "
+        "with --data, the shipped model learns from them, unless --model. or --from say otherwise. "
         "Any field of the YAML can be given as an option and wins: "
         "--data mine.jsonl --model.attention dot --trainer.num_train_epochs 3"
     )
@@ -89,6 +118,17 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", type=Path, help="folder of a model")
     evaluate.add_argument("data", type=Path, help="folder that `chatbot prepare` wrote")
     evaluate.add_argument("--split", default="test", choices=("train", "validation", "test"))
+
+    export = _command(commands, "export", _export, "write a model for onnxruntime, or in int8")
+    _add_model(export)
+    export.add_argument("--to", required=True, choices=("onnx", "int8"))
+    _add_output(export, "folder to write")
+    export.add_argument(
+        "--data",
+        type=Path,
+        help="folder that `chatbot prepare` wrote: the loss of int8 is measured on its test split "
+        "(else on our sample conversations)",
+    )
     return parser
 
 
@@ -110,6 +150,27 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_sources(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add(
+        "sources",
+        nargs="+",
+        help="files or folders of conversations in any format of docs/data.md, a.en+a.it, or "
+        "hub:owner/name[:config][:split]; a number behind it (:0.2) is its weight",
+    )
+    add("--format", help="of the sources; else it is recognised")
+    add("--encoding", help="of text files (UTF-8, or what a byte order mark says)")
+    add("--bot", metavar="NAME", help="who the model learns to be (the second to speak)")
+    add(
+        "--column",
+        action="append",
+        default=[],
+        metavar="ROLE=NAME",
+        help="of a table: context=question; roles are context, reply, speaker, text, dialogue, ...",
+    )
+    add("--download", action="store_true", help="keep a copy of datasets of the Hub")
+
+
 def _add_output(command: argparse.ArgumentParser, help: str) -> None:
     command.add_argument("--output", type=Path, required=True, help=help)
     command.add_argument("--overwrite", action="store_true", help="replace it where it exists")
@@ -119,6 +180,19 @@ def _add_vocabulary(command: argparse.ArgumentParser) -> None:
     command.add_argument("--level", default="bpe", choices=LEVELS, help="of the tokens (bpe)")
     command.add_argument("--vocab-size", type=int, help="tokens (4,096, or what the texts give)")
     command.add_argument("--keep-case", action="store_true", help="do not lower-case")
+
+
+def _add_cleaning(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("cleaning", "What is done to the conversations.")
+    for name, (default, help) in STEPS.items():
+        switch = argparse.BooleanOptionalAction
+        said = f"{help} ({'on' if default else 'off'})"
+        group.add_argument(f"--{name}", action=switch, default=default, help=said)
+    add = group.add_argument
+    add("--languages", default="", metavar="en,de", help="keep only dialogues in these")
+    add("--max-reply-words", type=int, help="learn no longer reply")
+    add("--max-reply-count", type=int, help="learn the same reply at most so often")
+    add("--max-reply-entropy", type=float, help="learn no reply to more different turns (bits)")
 
 
 def _chat(options: argparse.Namespace) -> int:
@@ -150,21 +224,51 @@ def _prepare(options: argparse.Namespace) -> int:
         max_target_tokens=options.max_target_tokens,
         overwrite=options.overwrite,
         num_proc=options.processes,
+        clean=_cleaning(options),
+        **_source_options(options),
     )
     print(report.summary())
     print(f"Train on it: chatbot train --data {shlex.quote(str(options.output))}")
     return 0
 
 
+def _cleaning(options: argparse.Namespace) -> dict[str, Any]:
+    limits = ("max_reply_words", "max_reply_count", "max_reply_entropy")
+    names = (*(name.replace("-", "_") for name in STEPS), *limits)
+    languages = [code for code in options.languages.split(",") if code]
+    return {"languages": languages, **{name: vars(options)[name] for name in names}}
+
+
+def _report(options: argparse.Namespace) -> int:
+    from chatbot.data import write_report
+
+    print(f"Open it: {write_report(options.data, options.output)}")
+    return 0
+
+
+def _source_options(options: argparse.Namespace) -> dict[str, Any]:
+    pairs = [column.partition("=") for column in options.column]
+    for role, _, name in pairs:
+        if not (role and name):
+            raise ValueError(f"--column {role}: allowed: ROLE=NAME, as in --column reply=answer")
+    return {
+        "format": options.format,
+        "encoding": options.encoding,
+        "bot": options.bot,
+        "columns": {role: name for role, _, name in pairs},
+        "streaming": not options.download,
+    }
+
+
 def _train_tokenizer(options: argparse.Namespace) -> int:
-    from chatbot.data import training_texts
+    from chatbot.data import SourceOptions, training_texts
     from chatbot.folders import whole_folder
     from chatbot.tokenization import train_tokenizer
 
     overwrite = options.overwrite
     with whole_folder(options.output, overwrite=overwrite, mark="tokenizer.json") as folder:
         tokenizer = train_tokenizer(
-            training_texts(options.sources),
+            training_texts(options.sources, SourceOptions(**_source_options(options))),
             level=options.level,
             vocab_size=options.vocab_size,
             lowercase=not options.keep_case,
@@ -180,8 +284,17 @@ def _train(options: argparse.Namespace) -> int:
 
     rest = options.rest
     config = Path(rest.pop(0)) if rest and not rest[0].startswith("-") else None
-    run = load_run(config, parse_overrides(rest))
-    return 0 if train(run, resume=options.resume, overwrite=options.overwrite) else 130
+    overrides = parse_overrides(rest)
+    if options.start is not None:
+        overrides["start"] = options.start
+    run = load_run(config, overrides)
+    done = train(
+        run,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        command=shlex.join(["chatbot", *options.arguments]),
+    )
+    return 0 if done else 130
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -197,6 +310,32 @@ def _evaluate(options: argparse.Namespace) -> int:
         )
     for row in perplexity_by_source(model, tokenizer, examples):
         print(row)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from chatbot.checkpoints import load_chatbot, load_target_tokenizer
+    from chatbot.data import load_prepared
+    from chatbot.export import DECODER, ENCODER, export_int8, export_onnx, sample_examples
+
+    if options.to == "onnx" and options.data is not None:
+        raise ValueError("--data is not possible with --to onnx; allowed: with --to int8")
+    model, tokenizer = load_chatbot(options.model)
+    target = None if model.config.share_embeddings else load_target_tokenizer(options.model)
+    kept: dict[str, Any] = {"target_tokenizer": target, "overwrite": options.overwrite}
+    if options.to == "onnx":
+        export_onnx(model, tokenizer, options.output, **kept)
+        for graph in (ENCODER, DECODER):
+            path = options.output / graph
+            print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+        return 0
+    if options.data is not None:
+        examples = load_prepared(options.data, tokenizer)["test"]
+    elif model.config.decoder_vocab_size == model.config.vocab_size:
+        examples = sample_examples(tokenizer, model.config.max_source_positions)
+    else:
+        raise ValueError("--to int8 needs --data for a model of two vocabularies")
+    print(export_int8(model, tokenizer, options.output, examples, **kept))
     return 0
 
 

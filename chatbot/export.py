@@ -186,6 +186,8 @@ def export_onnx(
         )
     options = _greedy_options(model)
     config = {name: value for name, value in model.config.to_dict().items() if name != "auto_map"}
+    training = model.training
+    model.eval()
     with whole_folder(Path(folder), overwrite=overwrite, mark=ENCODER) as built:
         source, step = example_inputs(model)
         _write_graph(EncoderGraph(model), source, built / ENCODER)
@@ -195,6 +197,7 @@ def export_onnx(
         tokenizer.save_pretrained(built)
         if target_tokenizer is not None:
             target_tokenizer.save_pretrained(built / TARGET_TOKENIZER)
+    model.train(training)
 
 
 def _greedy_options(model: RnnSeq2SeqForConditionalGeneration) -> Named:
@@ -377,10 +380,8 @@ def export_int8(
     """
     if model.config.quantization != "none":
         raise ValueError("quantization='int8' is not possible again; allowed: 'none'.")
-    quantized, written = (
-        quantize(model),
-        tokenizer if target_tokenizer is None else target_tokenizer,
-    )
+    quantized = quantize(model)
+    written = tokenizer if target_tokenizer is None else target_tokenizer
     report = Int8Report(
         model.get_memory_footprint(),
         quantized.get_memory_footprint(),

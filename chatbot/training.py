@@ -1,91 +1,143 @@
-"""Training: a `TrainingRun` through transformers' Seq2SeqTrainer, unchanged."""
+"""Training: a `TrainingRun` through transformers' Seq2SeqTrainer."""
 
+import copy
 import json
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 import yaml
-from datasets import Dataset, DatasetDict, concatenate_datasets
+from datasets import DatasetDict
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoTokenizer,
     DataCollatorForSeq2Seq,
-    EarlyStoppingCallback,
     PreTrainedTokenizerFast,
     ProgressCallback,
-    Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     TrainerCallback,
+    TrainerState,
     set_seed,
 )
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import get_last_checkpoint
 
-from chatbot.checkpoints import save_chatbot
-from chatbot.data import REPORT_NAME, load_prepared, prepare
+from chatbot.checkpoints import load_chatbot, save_chatbot
 from chatbot.decoding import unspoken_tokens
 from chatbot.evaluation import Perplexity, measure_perplexity
-from chatbot.hub_files import hub_config_path
 from chatbot.modeling import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration
 from chatbot.presets import DEFAULT_GENERATION_PRESET, generation_preset, model_preset
 from chatbot.training_callbacks import (
     InterruptCallback,
     SampleReplies,
+    StepClock,
     TimeLimit,
     TrainingProgress,
 )
-from chatbot.training_run import TrainingRun
+from chatbot.training_checkpoints import (
+    Divergence,
+    ExactTrainer,
+    LastStep,
+    ManifestCallback,
+    NothingLeft,
+    Patience,
+    damage,
+    discard_unfinished,
+    newest_whole,
+    sole_run,
+    write_atomically,
+)
+from chatbot.training_data import (
+    Chatbot,
+    learned_and_validated,
+    prepared_data,
+    settings_of,
+    weigh_sources,
+)
+from chatbot.training_record import RunRecord
+from chatbot.training_run import SCRATCH, SHIPPED, TrainingRun
 
 RUN_NAME = "run.yaml"
+SPEED_STEPS = 24  # that are timed where a run is to take so many minutes
 DEFAULT_PROMPTS = ["hi", "what is your name?", "i had a bad day.", "what should i cook tonight?"]
 
 
-def train(run: TrainingRun, *, resume: bool = False, overwrite: bool = False) -> Perplexity | None:
-    """Train, and leave the best model in `run.output`/model.
+def train(
+    run: TrainingRun, *, resume: bool = False, overwrite: bool = False, command: str | None = None
+) -> Perplexity | None:
+    """Train, and leave the model in `run.output`/model: the best, or the last, as the run says.
 
     Args:
         run: What to train on what, and how.
         resume: Whether to go on from the newest checkpoint of the run.
         overwrite: Whether a finished run in the same folder may be replaced.
+        command: The command line that asked for it, for the run's record.
 
     Returns:
         Perplexity on validation; None where the training was interrupted.
 
     Raises:
-        FileExistsError: The run's folder exists, and neither `resume` nor `overwrite` is given.
-        ValueError: A setting or the data is not possible.
+        FileExistsError: The run's folder exists, and neither `resume` nor `overwrite` is given; or
+            another process trains there.
+        MemoryError: Out of memory; the message says what to lower.
+        OSError: The folder cannot be written to, or the disk is full.
+        ValueError: A setting or the data is not possible, or the loss became no number.
     """
+    _check_folder(run.folder, resume, overwrite)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with sole_run(run.folder):
+        return _train(run, resume, RunRecord(run, resume, command))
+
+
+def _train(run: TrainingRun, resume: bool, record: RunRecord) -> Perplexity | None:
     folder = run.folder
-    checkpoint = _starting_point(folder, resume, overwrite)
+    checkpoint = _starting_point(folder) if resume else None
     set_seed(run.trainer.get("seed", 42))
-    prepared = prepared_data(run, resume)
-    data = with_validation(load_prepared(prepared))
-    tokenizer = AutoTokenizer.from_pretrained(prepared / "tokenizer")
-    settings = json.loads((prepared / REPORT_NAME).read_text("utf-8"))["settings"]
-    model = build_model(run, tokenizer, settings["max_source_tokens"])
+    start = _start(run)
+    folders = prepared_data(run, start, resume)
+    tokenizer = AutoTokenizer.from_pretrained(folders["data"] / "tokenizer")
+    model = _model(run, start, tokenizer, folders["data"])
+    data = learned_and_validated(run, folders)
     print(f"{model.num_parameters() / 1e6:.1f} M parameters, {len(tokenizer)} tokens, ", end="")
     print(f"{len(data['train']):,} replies to learn, {len(data['validation']):,} to validate")
 
-    interrupt = InterruptCallback()
-    trainer = _trainer(run, model, tokenizer, data, interrupt)
+    interrupt, divergence = InterruptCallback(), Divergence()
+    callbacks = [interrupt, divergence]
+    trainer = _trainer(run, model, tokenizer, data, callbacks)  # refuses what is not possible
     if not resume:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of the run that is replaced
-    (folder / RUN_NAME).write_text(yaml.safe_dump(vars(run), sort_keys=False), "utf-8")
+    write_atomically(folder / RUN_NAME, yaml.safe_dump(vars(run), sort_keys=False))
+    record.begin(folders, data["train"].unique("source"))
+    if run.minutes is not None:
+        if record.steps is None:
+            record.steps = _choose_steps(run, model, tokenizer, data, record, run.minutes)
+            record.write()
+        print(f"{record.steps['max_steps']:,} steps for {run.minutes:g} minutes")
+        trainer = _trainer(_but(run, **_steps(record)), model, tokenizer, data, callbacks)
     with interrupt:
         _train_or_explain(trainer, checkpoint)
-    log = json.dumps(trainer.state.log_history, indent=1)
-    (folder / "log.json").write_text(log + "\n", "utf-8")
-    if interrupt.asked and trainer.state.global_step < trainer.state.max_steps:
+    step = trainer.state.global_step
+    write_atomically(folder / "log.json", json.dumps(trainer.state.log_history, indent=1) + "\n")
+    if interrupt.asked and step < trainer.state.max_steps:
+        record.end("interrupted", step)
         print(f"Stopped and saved. Go on with: chatbot train {_quoted(folder / RUN_NAME)} --resume")
         return None
     save_chatbot(
         model, tokenizer, folder / "model", dtype=getattr(torch, run.save_dtype), overwrite=True
     )
+    if divergence.step is not None:
+        record.end("diverged", step)
+        raise ValueError(
+            f"step {divergence.step}: the loss is not a number any more. {folder / 'model'} holds "
+            "the best weights before that. Try a lower trainer.learning_rate (it was "
+            f"{run.trainer['learning_rate']:g}) or trainer.max_grad_norm "
+            f"({run.trainer['max_grad_norm']:g}), more trainer.warmup_steps, or trainer.bf16 false."
+        )
     perplexity = measure_perplexity(model, tokenizer, data["validation"])
+    record.end("finished", step)
     print(f"Validation perplexity: {perplexity}")
     print(f"Chat with it: chatbot chat {_quoted(folder / 'model')}")
     return perplexity
@@ -95,15 +147,71 @@ def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def prepared_data(run: TrainingRun, reuse: bool = False) -> Path:
-    """The folder of examples that a run trains on, prepared if need be."""
-    sources = run.data or [str(hub_config_path("sample_conversations"))]
-    if len(sources) == 1 and (Path(sources[0]) / REPORT_NAME).is_file():
-        return Path(sources[0])
-    prepared = run.folder / "data"
-    if not (reuse and prepared.is_dir()):
-        prepare(sources, prepared, **run.prepare, overwrite=True)
-    return prepared
+def _start(run: TrainingRun) -> Chatbot | None:
+    """The model that is continued, and its tokenizer. None: a new one."""
+    if run.start == SCRATCH:
+        return None
+    return load_chatbot(None if run.start == SHIPPED else run.start)
+
+
+def _model(
+    run: TrainingRun, start: Chatbot | None, tokenizer: PreTrainedTokenizerFast, prepared: Path
+) -> RnnSeq2SeqForConditionalGeneration:
+    if start is None:
+        model = build_model(run, tokenizer, settings_of(prepared)["max_source_tokens"])
+    else:
+        model = start[0]
+    if run.trainer.get("label_smoothing_factor") and model.config.copy:
+        raise ValueError(
+            "trainer.label_smoothing_factor is not possible with copy=True, whose probabilities of "
+            "copied words it would smooth too; allowed: 0, or model.copy false."
+        )
+    if start is not None and start[1].get_vocab() != tokenizer.get_vocab():
+        raise ValueError(
+            f"start={run.start!r} is not possible: {prepared} was prepared with another tokenizer; "
+            "allowed: its sources, or start=scratch."
+        )
+    return model
+
+
+def _but(run: TrainingRun, **trainer: Any) -> TrainingRun:
+    """The run with other settings of the Trainer."""
+    return replace(run, trainer={**run.trainer, **trainer})
+
+
+def _steps(record: RunRecord) -> dict[str, int]:
+    return {"max_steps": record.steps["max_steps"]} if record.steps else {}
+
+
+def _choose_steps(
+    run: TrainingRun,
+    model: RnnSeq2SeqForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    data: DatasetDict,
+    record: RunRecord,
+    minutes: float,
+) -> dict[str, float]:
+    """Time a few steps and an evaluation of a copy, and share out what is left of the minutes."""
+    print("Measuring how fast this machine is ...")
+    clock = StepClock()
+    short = {"max_steps": SPEED_STEPS, "eval_strategy": "no", "save_strategy": "no"}
+    trial = _but(run, **short, load_best_model_at_end=False, logging_strategy="no")
+    trainer = _trainer(trial, copy.deepcopy(model), tokenizer, data, [clock])
+    trainer.train()
+    every = len(trainer.get_train_dataloader()) / trainer.args.gradient_accumulation_steps
+    if run.trainer["eval_strategy"] == "steps":
+        every = run.trainer.get("eval_steps", run.trainer["logging_steps"])
+    began = record.seconds
+    trainer.evaluate()
+    evaluation = record.seconds - began
+    left = minutes * 60 - record.seconds
+    set_seed(run.trainer.get("seed", 42))
+    return {
+        "minutes": minutes,
+        "seconds_per_step": clock.seconds_per_step,
+        "seconds_per_evaluation": evaluation,
+        "max_steps": max(1, int(left / (clock.seconds_per_step + evaluation / every))),
+    }
 
 
 def build_model(
@@ -135,73 +243,25 @@ def build_model(
     return model
 
 
-def with_validation(data: DatasetDict) -> DatasetDict:
-    """The same data, with the last tenth of the dialogues held out where none are for validation.
-
-    One dialogue in fifty is, by its hash; a small collection may have no such one.
-    """
-    if len(data["validation"]):
-        return data
-    train = data["train"]
-    dialogues = sorted(train.unique("dialogue"))
-    if len(dialogues) < 2:
-        raise ValueError(
-            "data: one dialogue cannot be both learned and validated; give two or more."
-        )
-    first = dialogues[-max(1, len(dialogues) // 10)]
-    held_out = np.array(train["dialogue"]) >= first
-    return DatasetDict(
-        {
-            **data,
-            "train": train.select(np.flatnonzero(~held_out)),
-            "validation": train.select(np.flatnonzero(held_out)),
-        }
-    )
-
-
-def weigh_sources(examples: Dataset, weights: dict[str, int]) -> Dataset:
-    """Examples of each source as often as its weight says (default once)."""
-    unknown = set(weights) - set(examples.unique("source"))
-    if unknown:
-        raise ValueError(
-            f"source_weights: no source is named {', '.join(sorted(unknown))}; "
-            f"there are {', '.join(sorted(examples.unique('source')))}."
-        )
-    if not weights:
-        return examples
-    sources = np.array(examples["source"])
-    parts = [examples.select(np.flatnonzero(~np.isin(sources, list(weights))))]
-    for source, weight in weights.items():
-        parts += [examples.select(np.flatnonzero(sources == source))] * weight
-    weighed = concatenate_datasets(parts)
-    if not len(weighed):
-        raise ValueError("source_weights: no example is left to learn from.")
-    return weighed
-
-
 def _trainer(
     run: TrainingRun,
     model: RnnSeq2SeqForConditionalGeneration,
     tokenizer: PreTrainedTokenizerFast,
     data: DatasetDict,
-    interrupt: InterruptCallback,
-) -> Seq2SeqTrainer:
-    gpu = torch.cuda.is_available()
-    machine = {"use_cpu": not gpu, "dataloader_pin_memory": gpu}
-    checkpoints = str(run.folder / "checkpoints")
-    try:
-        arguments = Seq2SeqTrainingArguments(checkpoints, **{**machine, **run.trainer})
-    except TypeError as error:
-        raise ValueError(f"trainer: {error}") from error
-    callbacks: list[TrainerCallback] = [
-        interrupt,
+    callbacks: list[TrainerCallback],
+) -> ExactTrainer:
+    arguments = _arguments(run)
+    callbacks = [
+        *callbacks,
+        LastStep(),
+        ManifestCallback(),
         SampleReplies(tokenizer, run.prompts or DEFAULT_PROMPTS),
     ]
-    if run.trainer["eval_strategy"] != "no":
-        callbacks.append(EarlyStoppingCallback(run.patience))
+    if arguments.load_best_model_at_end:
+        callbacks.append(Patience(run.patience))
     if run.max_minutes is not None:
         callbacks.append(TimeLimit(run.max_minutes))
-    trainer = Seq2SeqTrainer(
+    trainer = ExactTrainer(
         model=model,
         args=arguments,
         train_dataset=weigh_sources(data["train"], run.source_weights),
@@ -216,13 +276,34 @@ def _trainer(
     return trainer
 
 
-def _train_or_explain(trainer: Seq2SeqTrainer, checkpoint: str | None) -> None:
-    """Train. Where a checkpoint cannot be written, its half goes, and the OSError says so."""
+def _arguments(run: TrainingRun) -> Seq2SeqTrainingArguments:
+    gpu = torch.cuda.is_available()
+    machine = {"use_cpu": not gpu, "dataloader_pin_memory": gpu}
+    checkpoints = str(run.folder / "checkpoints")
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        folder = Path(trainer.args.output_dir)
-        if not _discard_unfinished(folder):
+        return Seq2SeqTrainingArguments(checkpoints, **{**machine, **run.trainer})
+    except TypeError as error:
+        raise ValueError(f"trainer: {error}") from error
+
+
+def _train_or_explain(trainer: ExactTrainer, checkpoint: Path | None) -> None:
+    """Train. What a full disk or too little memory raises becomes an error that says what to do."""
+    folder = Path(trainer.args.output_dir)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    except NothingLeft:
+        if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
+            trainer._load_best_model()
+    except (OSError, RuntimeError, SafetensorError, MemoryError) as error:
+        unfinished = discard_unfinished(folder)
+        if _is_out_of_memory(error):
+            size = trainer.args.per_device_train_batch_size
+            raise MemoryError(
+                f"out of memory with batches of {size}: lower trainer.per_device_train_batch_size "
+                "(twice the trainer.gradient_accumulation_steps for half of it trains the same), "
+                "then prepare.max_source_tokens, or take a smaller model.preset."
+            ) from error
+        if not unfinished:
             raise
         raise OSError(
             f"{folder}: a checkpoint could not be saved ({error}). Those before it are whole: "
@@ -230,35 +311,37 @@ def _train_or_explain(trainer: Seq2SeqTrainer, checkpoint: str | None) -> None:
         ) from error
 
 
-def _discard_unfinished(checkpoints: Path) -> bool:
-    """Remove checkpoints that were not written to the end. Returns whether there were any."""
-    halves = [folder for folder in checkpoints.glob("checkpoint-*") if not _is_whole(folder)]
-    for half in halves:
-        shutil.rmtree(half)
-    return bool(halves)
+def _is_out_of_memory(error: Exception) -> bool:
+    """Each library, and each device, has its own words for it."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or "allocate memory" in str(error) or "bad_alloc" in str(error)
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    try:  # the Trainer writes its state last
-        json.loads((checkpoint / TRAINER_STATE_NAME).read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
+def _starting_point(folder: Path) -> Path | None:
+    """The checkpoint to go on from. None: the run was cut off before it had written one."""
+    newest = newest_whole(folder / "checkpoints")
+    if newest is None:
+        print(f"{folder}: no checkpoint yet, from the start")
+        return None
+    print(f"Going on from {newest}")
+    best = TrainerState.load_from_json(str(newest / TRAINER_STATE_NAME)).best_model_checkpoint
+    if best is not None and Path(best).is_dir() and (fault := damage(Path(best))):
+        print(f"Left out and removed: {Path(best).name}: {fault}; it was the best so far")
+        shutil.rmtree(best)
+    return newest
 
 
-def _starting_point(folder: Path, resume: bool, overwrite: bool) -> str | None:
-    """The checkpoint to go on from. Raises FileExistsError where a run would be overwritten."""
-    checkpoints = folder / "checkpoints"
+def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
+    """Raise where there is nothing to go on from, or where a run would be overwritten."""
+    found = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    # what is prepared, the lock, and what a preparation that was cut off left
+    others = any(name not in ("data", "replay") and not name.startswith(".") for name in found)
     if resume:
-        _discard_unfinished(checkpoints)
-        newest = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-        if newest is None:
-            raise ValueError(f"--resume: {checkpoints} holds no checkpoint to go on from.")
-        return newest
-    others = folder.is_dir() and any(entry.name != "data" for entry in folder.iterdir())
-    if others and not overwrite:
+        if not found or (others and RUN_NAME not in found):
+            raise ValueError(
+                f"--resume: {folder / 'checkpoints'} holds no checkpoint to go on from."
+            )
+    elif others and not overwrite:
         raise FileExistsError(f"{folder} exists; go on with --resume, or replace with --overwrite.")
-    if others and not (folder / RUN_NAME).is_file():
+    elif others and RUN_NAME not in found:
         raise FileExistsError(f"{folder} has no {RUN_NAME}, so --overwrite does not replace it.")
-    folder.mkdir(parents=True, exist_ok=True)
-    return None

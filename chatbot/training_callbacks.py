@@ -43,13 +43,14 @@ class TrainingProgress(ProgressCallback):
     def __init__(self) -> None:
         super().__init__()
         self.started = time.monotonic()
-        self.seen = 0
+        self.seen = self.done = 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         super().on_train_begin(args, state, control, **kwargs)
-        self.started, self.seen = time.monotonic(), state.num_input_tokens_seen
+        self.started, self.done = time.monotonic(), state.global_step
+        self.seen = state.num_input_tokens_seen
 
     def on_log(
         self,
@@ -63,12 +64,16 @@ class TrainingProgress(ProgressCallback):
         loss = logs.get("loss", logs.get("eval_loss"))
         if self.training_bar is None or loss is None:
             return
-        speed = (state.num_input_tokens_seen - self.seen) / (time.monotonic() - self.started)
+        seconds = time.monotonic() - self.started
+        speed = (state.num_input_tokens_seen - self.seen) / seconds
+        left = seconds * (state.max_steps - state.global_step) / (state.global_step - self.done)
+        norm = f"gradient norm {logs['grad_norm']:.2f}, " if "grad_norm" in logs else ""
         self.training_bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} source tokens/s")
         kind = "validation" if "eval_loss" in logs else "training"
         self.training_bar.write(
             f"epoch {state.epoch:.2f}, step {state.global_step}: {kind} loss {loss:.4f} "
-            f"(perplexity {math.exp(min(loss, 50)):.1f}), {speed:,.0f} source tokens/s"
+            f"(perplexity {math.exp(min(loss, 50)):.1f}), {norm}{speed:,.0f} source tokens/s, "
+            f"{left / 60:.1f} minutes to go"
         )
 
 
@@ -95,6 +100,23 @@ class InterruptCallback(TrainerCallback):
             raise KeyboardInterrupt
         self.asked = True
         print("\nStopping after this step ... (Ctrl-C again: at once, without saving)", flush=True)
+
+
+class StepClock(TrainerCallback):
+    """When each step ended. The first of a process are slower."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.ends.append(time.monotonic())
+
+    @property
+    def seconds_per_step(self) -> float:
+        ends = self.ends[len(self.ends) // 4 :]
+        return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
 class TimeLimit(TrainerCallback):

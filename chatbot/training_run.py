@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from tokenizers import Tokenizer
 from transformers import Seq2SeqTrainingArguments
 
 from chatbot.data import prepare
+from chatbot.hub_files import hub_config_path
 from chatbot.modeling import RnnSeq2SeqConfig
 from chatbot.presets import check_names
 
@@ -43,6 +45,15 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "use_cache": True,  # the Trainer writes this into the saved config
     "report_to": "none",
 }
+# And where it continues a trained model: no part of the data is held out, so nothing would say
+# which checkpoint is best.
+CONTINUED_DEFAULTS: dict[str, Any] = {
+    **TRAINER_DEFAULTS,
+    "num_train_epochs": 20,
+    "learning_rate": 1e-3,
+    "load_best_model_at_end": False,
+}
+SCRATCH, SHIPPED = "scratch", "shipped"
 # Decided by the run itself: a folder, and what the collator and the model agree upon.
 _TRAINER_RESERVED = {"output_dir", "remove_unused_columns", "predict_with_generate"}
 _PREPARE_RESERVED = {"sources", "output", "overwrite", "tokenizer"}
@@ -56,11 +67,16 @@ class TrainingRun:
         data: A folder that `chatbot prepare` wrote, or sources for it. Empty: the project's own
             sample conversations.
         output: Folder of the run: `model/`, `checkpoints/`, `data/` and the log.
+        start: `scratch` for a new model, `shipped` to continue ours, or the folder of another one.
+            None: ours where there are data, and neither these nor `model` say otherwise.
+        replay: Of a continued model: the share of our sample conversations among the examples.
+        hold_out: Whether part of the data is kept for validation and test. None: from scratch only.
         prepare: Options of `chatbot.data.prepare`, where `data` are sources.
         model: `preset`, and fields of `RnnSeq2SeqConfig` that differ from it.
         trainer: Fields of transformers' `Seq2SeqTrainingArguments`.
         source_weights: How often the examples of a source are seen in one epoch. Default 1.
         patience: Evaluations without a better validation loss after which training stops.
+        minutes: How long to train: speed is measured, and the number of steps chosen from it.
         max_minutes: Wall-clock limit of the training. None: none.
         save_dtype: Number format of the saved weights.
         prompts: What sample replies at each evaluation answer.
@@ -68,11 +84,15 @@ class TrainingRun:
 
     data: list[str] = field(default_factory=list)
     output: str = "runs/tiny"
+    start: str | None = None
+    replay: float = 0.2
+    hold_out: bool | None = None
     prepare: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
     source_weights: dict[str, int] = field(default_factory=dict)
     patience: int = 3
+    minutes: float | None = None
     max_minutes: float | None = None
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     prompts: list[str] = field(default_factory=list)
@@ -90,7 +110,12 @@ class TrainingRun:
             key: "no" if value is False and key.endswith("_strategy") else value
             for key, value in self.trainer.items()
         }
-        self.trainer = {**TRAINER_DEFAULTS, **given}
+        if self.start is None:
+            self.start = SHIPPED if _fits_shipped(self.data, self.prepare, self.model) else SCRATCH
+        if self.hold_out is None:
+            self.hold_out = self.start == SCRATCH
+        defaults = TRAINER_DEFAULTS if self.start == SCRATCH else CONTINUED_DEFAULTS
+        self.trainer = {**defaults, **given}
         _check_numbers(self.trainer)
         for source, weight in self.source_weights.items():
             if type(weight) is not int or weight < 0:
@@ -101,10 +126,14 @@ class TrainingRun:
         checks = {
             "data": (_are_texts(self.data), "a list of paths"),
             "output": (isinstance(self.output, str) and self.output, "a path"),
+            "start": (isinstance(self.start, str) and self.start, "scratch, shipped, or a folder"),
+            "replay": (_is_number(self.replay) and 0 <= self.replay < 1, "from 0 to below 1"),
+            "hold_out": (isinstance(self.hold_out, bool), "true, false"),
             "patience": (
                 type(self.patience) is int and self.patience > 0,
                 "a whole number of at least 1",
             ),
+            "minutes": (_is_duration(self.minutes), "a number above 0, or null"),
             "max_minutes": (_is_duration(self.max_minutes), "a number above 0, or null"),
             "prompts": (_are_texts(self.prompts), "a list of texts"),
             "save_dtype": (self.save_dtype in ("float32", "bfloat16"), "float32, bfloat16"),
@@ -113,6 +142,11 @@ class TrainingRun:
             if not possible:
                 value = getattr(self, name)
                 raise ValueError(f"{name}={value!r} is not possible; allowed: {allowed}.")
+        if self.start != SCRATCH and self.model:
+            raise ValueError(
+                f"model={self.model!r} is not possible with start={self.start!r}, which keeps its "
+                "own sizes; allowed: start=scratch."
+            )
 
     @property
     def folder(self) -> Path:
@@ -219,8 +253,30 @@ def _are_texts(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
 def _is_duration(value: Any) -> bool:
-    return value is None or (type(value) in (int, float) and value > 0)
+    return value is None or (_is_number(value) and value > 0)
+
+
+def _fits_shipped(data: Any, options: dict[str, Any], model: dict[str, Any]) -> bool:
+    """Whether nothing says that a new model is wanted: no data, sizes, or another vocabulary."""
+    if (
+        not data
+        or not _are_texts(data)
+        or model
+        or {"vocab_size", "level", "lowercase"} & options.keys()
+    ):
+        return False
+    ours = hub_config_path("pretrained", "tokenizer.json")
+    prepared = [path for source in data if (path := Path(source, "tokenizer", ours.name)).is_file()]
+    return all(_vocabulary(path) == _vocabulary(ours) for path in prepared)
+
+
+def _vocabulary(tokenizer: Path) -> dict[str, int]:
+    return Tokenizer.from_file(str(tokenizer)).get_vocab()
 
 
 def _sections() -> list[str]:

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from test_checkpoints import contents, full_disk
 
 import chatbot
 from chatbot.cli import main
-from chatbot.data import load_prepared
+from chatbot.data import Cleaning, load_prepared
 
 SETTINGS = (
     "--model.embedding_size 16 --model.hidden_size 16 --prompts [hi] --trainer.max_steps 2 "
@@ -268,10 +269,10 @@ BAD_DATA = {
     "empty.jsonl": (b"", "the file is empty"),
     "text.jsonl": (b"hello\n", "text.jsonl:1: not JSON"),
     "broken.jsonl.gz": (gzip.compress(b"hello" * 99)[:20], "not a whole gzip file"),
-    "chats.csv": (b"a,b\n", "not a file of dialogues"),
+    "chats.csv": (b"a,b\n1,2\n", "chats.csv:1: not a file of dialogues, with columns a, b"),
     "role.jsonl": (
-        b'{"messages": [{"role": "system", "content": "hi"}]}',
-        "role.jsonl:1: messages[0].role is 'system'; allowed: user, assistant",
+        b'{"messages": [{"role": "owl", "content": "hi"}]}',
+        "role.jsonl:1: messages[0].role is 'owl'; allowed: user, assistant",
     ),
     "short.jsonl": (b'{"messages": [{"role": "user", "content": "hi"}]}', "'one turn': 1"),
 }
@@ -390,3 +391,44 @@ def test_scripts_are_the_commands(
         runpy.run_path(str(script), run_name="__main__")
     assert exit.value.code == 0
     assert load_prepared(tmp_path / "out")
+
+
+def test_every_step_of_cleaning_has_an_option(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, object] = {}
+
+    def stop(*arguments: object, clean: dict[str, object], **options: object) -> None:
+        given.update(clean)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("chatbot.data.prepare", stop)
+    command = ["prepare", str(source), "--output", str(tmp_path / "out")]
+    with pytest.raises(ZeroDivisionError):
+        main(command)
+    assert Cleaning.of(given) == Cleaning()
+    assert given.keys() == {entry.name for entry in fields(Cleaning)}
+    switches = "--no-html --no-near-duplicates --profanity --languages en,de --max-reply-count 5"
+    limits = "--max-reply-entropy 2.5 --max-reply-words 30"
+    with pytest.raises(ZeroDivisionError):
+        main([*command, *switches.split(), *limits.split()])
+    assert Cleaning.of(given) == Cleaning(
+        html=False,
+        near_duplicates=False,
+        profanity=True,
+        languages=("en", "de"),
+        max_reply_count=5,
+        max_reply_entropy=2.5,
+        max_reply_words=30,
+    )
+
+
+def test_a_report_is_written_where_it_is_wanted(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(prepared), "--output", str(tmp_path / "new/report")]) == 0
+    page = tmp_path / "new/report/report.html"
+    assert capsys.readouterr().out == f"Open it: {page}\n"
+    assert page.read_text("utf-8").startswith("<!DOCTYPE html>")
+    assert json.loads(page.with_suffix(".json").read_text("utf-8"))["vocabulary"]
+    assert "not a folder of `chatbot prepare`" in complaint(capsys, ["report", tmp_path])

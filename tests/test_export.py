@@ -55,14 +55,6 @@ EXPORTED: list[Settings] = [
     {"cell_type": "gru", "attention": "additive", "attention_window": "recent", "copy": True}
     | {"bidirectional": True, "bridge": "zero", **ONE_LAYER},
 ]
-ALL = [
-    *variants(),
-    *(
-        {**settings, "copy": True}
-        for settings in variants(bidirectional=True)
-        if settings.get("attention_window") == "global"
-    ),
-]
 # A batch of another size and length than the example, with padding on either side or between.
 ONE = random_tokens(1, 1, seed=3), torch.ones(1, 1, dtype=torch.long)
 BATCHES = {"left": LEFT, "right": RIGHT, "holed": HOLED, "one": ONE}
@@ -156,7 +148,7 @@ def test_onnxruntime_gives_pytorchs_numbers(settings: Settings, tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", ALL, ids=name_of)
+@pytest.mark.parametrize("settings", variants(), ids=name_of)
 def test_onnxruntime_gives_pytorchs_numbers_in_every_variant(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -314,6 +306,21 @@ def test_sampling_options_are_no_obstacle(monkeypatch: pytest.MonkeyPatch, tmp_p
     options = json.loads((tmp_path / "onnx" / "generation_config.json").read_text("utf-8"))
     assert options["max_new_tokens"] == 7
     assert "temperature" not in options
+
+
+def test_a_model_in_training_is_exported_without_dropout_and_trains_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model, tokenizer = make_chatbot(dropout=0.5)
+    seen = []
+
+    def note(graph: torch.nn.Module, inputs: object, path: Path) -> None:
+        seen.append([module.training for module in graph.children()])
+
+    monkeypatch.setattr(export_module, "_write_graph", note)
+    export_onnx(model.train(), tokenizer, tmp_path / "onnx")
+    assert seen == [[False, False], [False]]
+    assert model.training
 
 
 def test_a_failed_export_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,6 +21,9 @@ FLOORS = [
         "evaluation",
         "training_run",
         "training_callbacks",
+        "training_checkpoints",
+        "training_data",
+        "training_record",
         "training",
         "explain",
         "export",
@@ -42,6 +45,8 @@ EXTRAS = {
     "matplotlib": {"explain", "app/"},
     "plotly": {"explain", "app/"},
     "sacrebleu": {"evaluation"},
+    "better_profanity": {"data/"},
+    "py3langid": {"data/"},
     "onnx": {"export"},
     "onnxruntime": {"export"},
 }

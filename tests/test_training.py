@@ -24,7 +24,8 @@ from chatbot import ChatSession, load_chatbot
 from chatbot.cli import main
 from chatbot.data import load_prepared, prepare
 from chatbot.evaluation import Perplexity, measure_perplexity
-from chatbot.training import train, weigh_sources, with_validation
+from chatbot.training import train
+from chatbot.training_data import weigh_sources, with_validation
 from chatbot.training_run import TrainingRun, load_run
 
 STEPS = 6
@@ -88,9 +89,11 @@ def weights(run: TrainingRun) -> dict[str, torch.Tensor]:
 def test_a_run_leaves_a_folder_that_explains_itself(finished: Finished) -> None:
     folder = finished.run.folder
     assert {entry.name for entry in folder.iterdir()} == {
+        ".lock",
         "checkpoints",
         "log.json",
         "model",
+        "run.json",
         "run.yaml",
     }
     assert model_files(folder / "model") == FILES
@@ -273,6 +276,9 @@ def test_patience_ends_it(prepared: Path, tmp_path: Path) -> None:
 
 def test_smoothed_labels_and_half_sized_weights(prepared: Path, tmp_path: Path) -> None:
     run = small_run(prepared, tmp_path / "run", max_steps=2, label_smoothing_factor=0.1)
+    with pytest.raises(ValueError, match=r"label_smoothing_factor is not possible with copy=True"):
+        quietly(run)
+    run.model["copy"] = False
     perplexity, _ = quietly(replace(run, save_dtype="bfloat16"))
     assert perplexity is not None
     assert {weight.dtype for weight in weights(run).values()} == {torch.bfloat16}

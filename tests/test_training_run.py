@@ -217,3 +217,23 @@ def test_every_config_of_ours_loads(repository: Path) -> None:
     for path in paths:
         run = load_run(path, {})
         assert build_model(run, sample_tokenizer(), 96).num_parameters() > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "copies"),
+    [
+        ({}, True),
+        ({"copy": False}, False),
+        ({"attention": "none"}, False),
+        ({"share_embeddings": False, "decoder_vocab_size": 900}, False),
+    ],
+)
+def test_a_preset_copies_where_it_can(model: dict[str, Any], copies: bool) -> None:
+    run = load_run(None, {"model": {"preset": "tiny", **model}})
+    assert build_model(run, sample_tokenizer(), 96).config.copy is copies
+
+
+def test_copying_without_attention_is_refused_where_it_is_asked_for() -> None:
+    run = load_run(None, {"model": {"attention": "none", "copy": True}})
+    with pytest.raises(ValueError, match="copy=True is not possible; allowed: False without"):
+        build_model(run, sample_tokenizer(), 96)

@@ -1,13 +1,15 @@
 """From files of dialogues to a dataset that a model trains on.
 
-In reading order: records (what a line holds), cleaning, splits, examples, preparation.
+In reading order: records (what a line holds), sources (other formats), splits, steps, cleaning,
+duplicates, dullness, selection (which dialogues are kept), examples, preparation, report.
 """
 
-from chatbot.data.cleaning import DropReason, clean_dialogue, clean_text
+from chatbot.data.cleaning import Cleaning, DropReason, clean_dialogue, clean_text
 from chatbot.data.examples import Example, dialogue_examples
 from chatbot.data.preparation import (
     REPORT_NAME,
     PreparationReport,
+    dialogue_shards,
     load_prepared,
     prepare,
     training_texts,
@@ -20,10 +22,13 @@ from chatbot.data.records import (
     find_files,
     read_dialogues,
 )
+from chatbot.data.report import write_report
+from chatbot.data.sources import SourceOptions, find_sources, read_source
 from chatbot.data.splits import Split, is_test, normalized_text, split_of
 
 __all__ = [
     "REPORT_NAME",
+    "Cleaning",
     "DataError",
     "Dialogue",
     "DropReason",
@@ -31,16 +36,21 @@ __all__ = [
     "Message",
     "PreparationReport",
     "SourceFile",
+    "SourceOptions",
     "Split",
     "clean_dialogue",
     "clean_text",
     "dialogue_examples",
+    "dialogue_shards",
     "find_files",
+    "find_sources",
     "is_test",
     "load_prepared",
     "normalized_text",
     "prepare",
     "read_dialogues",
+    "read_source",
     "split_of",
     "training_texts",
+    "write_report",
 ]

@@ -1,11 +1,19 @@
-"""Cleaning: what is removed from a text, and which dialogues are dropped, and why."""
+"""Cleaning: what is removed from a text, which replies are not learned, which dialogues dropped."""
 
 import re
 import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from importlib.util import find_spec
 from itertools import groupby
+from typing import Any
 
+from chatbot.data import steps
 from chatbot.data.records import Message
+from chatbot.data.splits import dialogue_digest
+from chatbot.presets import check_names
 
 # Control characters but white space, soft hyphen, zero-width space, marks of direction, byte order
 # mark, surrogates. The joiners U+200C and U+200D stay: emoji and Persian are written with them.
@@ -13,7 +21,8 @@ _JUNK = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069"
     "\ufeff\ufff9-\ufffb\ud800-\udfff]+"
 )
-_SPACE = re.compile(r"\s+")
+EXAMPLES = 10  # that a step shows
+_SHOWN = 300  # characters of each
 
 
 class DropReason(StrEnum):
@@ -22,22 +31,173 @@ class DropReason(StrEnum):
     EMPTY = "no text"
     ONE_TURN = "one turn"
     NO_REPLY = "no reply"
+    LANGUAGE = "other language"
     DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near duplicate"
+    LEAK = "leak"
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """The steps that run, in their order. Each is an option of `chatbot prepare`: `--no-html`."""
+
+    html: bool = True  # entities become characters, tags go
+    unicode: bool = True  # NFC, no control characters, single spaces
+    urls: bool = True  # web addresses become 'this link'
+    emails: bool = True  # e-mail addresses become 'this email address'
+    phones: bool = True  # phone numbers become 'this phone number'
+    detokenize: bool = True  # do n't , becomes don't,
+    languages: tuple[str, ...] = ()  # only dialogues in these (extra data)
+    placeholders: bool = True  # replies with [name] and the like are not learned
+    profanity: bool = False  # replies with profanity are not learned (extra data)
+    max_reply_words: int | None = None  # longer replies are not learned
+    duplicates: bool = True  # dialogues with the same words go
+    near_duplicates: bool = True  # dialogues with almost the same words go
+    leaks: bool = True  # dialogues go that nearly stand in a held-out split too
+    max_reply_count: int | None = None  # a reply is learned at most so often
+    max_reply_entropy: float | None = None  # replies that follow anything, by more bits, go
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value, allowed = getattr(self, entry.name), ""
+            if isinstance(entry.default, bool):
+                allowed = "" if isinstance(value, bool) else "true, false"
+            elif entry.name == "languages":
+                if isinstance(value, str) or not all(re.fullmatch("[a-z]{2}", c) for c in value):
+                    allowed = "a list of codes such as en, de"
+            elif value is not None:
+                kind = float if entry.name == "max_reply_entropy" else int
+                if type(value) not in (int, kind) or value <= 0:
+                    allowed = "a number above 0, or null"
+            if allowed:
+                raise ValueError(f"clean.{entry.name}={value!r}: allowed is {allowed}")
+        object.__setattr__(self, "languages", tuple(self.languages))
+        for name, library in (("profanity", "better_profanity"), ("languages", "py3langid")):
+            if getattr(self, name) and find_spec(library) is None:
+                raise ImportError(f"clean.{name} needs {library}: install the extra `data`")
+
+    @classmethod
+    def of(cls, given: "Cleaning | Mapping[str, Any]") -> "Cleaning":
+        """The steps that a mapping of switches names; the others as they are by default."""
+        if isinstance(given, Cleaning):
+            return given
+        check_names(given, {entry.name for entry in fields(cls)}, "clean")
+        return cls(**given)
+
+
+@dataclass
+class StepLog:
+    """How often each step did something, and the first ten times."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: defaultdict[str, list[dict[str, str]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+
+    def add(self, step: str, before: str, after: str = "") -> None:
+        """One text or dialogue that a step changed into `after`, or removed in favour of it."""
+        self.counts[step] += 1
+        if len(self.examples[step]) < EXAMPLES:
+            self.examples[step].append({"before": before[:_SHOWN], "after": after[:_SHOWN]})
+
+    def update(self, other: "StepLog") -> None:
+        self.counts.update(other.counts)
+        for step, examples in other.examples.items():
+            self.examples[step] += examples[: EXAMPLES - len(self.examples[step])]
+
+    def plain(self, cleaning: Cleaning) -> dict[str, Any]:
+        """Setting, count and examples by step, in the order in which they run."""
+        return {
+            entry.name: {
+                "setting": getattr(cleaning, entry.name),
+                "count": self.counts[entry.name],
+                "examples": self.examples[entry.name],
+            }
+            for entry in fields(Cleaning)
+        }
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A dialogue after the steps that look at it alone."""
+
+    messages: list[Message]
+    muted: list[int]
+    """Turns that are history for the others, but no reply to learn."""
+    origin: bytes
+    """Digest of the text before any step but `unicode`: no switch moves a dialogue to another
+    split."""
 
 
 def clean_text(text: str) -> str:
     """Unicode NFC without control and zero-width characters; white space runs are one space."""
-    return unicodedata.normalize("NFC", _SPACE.sub(" ", _JUNK.sub("", text)).strip())
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())
+    return unicodedata.normalize("NFC", " ".join(_JUNK.sub("", text).split()))
 
 
-def clean_dialogue(messages: list[Message]) -> list[Message] | DropReason:
-    """Cleaned turns whose speakers alternate, or why the dialogue is dropped.
+def clean_dialogue(messages: Sequence[Message]) -> list[Message] | DropReason:
+    """Turns after `clean_text` whose speakers alternate, or why the dialogue is dropped.
 
     Empty turns go, then runs of one speaker are merged. An assistant who speaks first stays, as
     history that the user answers: it is no reply to anything.
     """
-    cleaned = [(message["role"], clean_text(message["content"])) for message in messages]
-    spoken = [(role, text) for role, text in cleaned if text]
+    return _merge(messages, [clean_text(message["content"]) for message in messages])
+
+
+def apply_steps(
+    messages: Sequence[Message], cleaning: Cleaning, log: StepLog
+) -> Cleaned | DropReason:
+    """A dialogue after all steps that look at it alone, or why it is dropped."""
+    raw = [message["content"] for message in messages]
+    texts = _apply("html", steps.html, raw, cleaning, log)
+    is_raw = texts == raw
+    texts = _apply("unicode", lambda texts: [*map(clean_text, texts)], texts, cleaning, log)
+    plain = texts if is_raw and cleaning.unicode else [*map(clean_text, raw)]
+    for name, step in steps.TEXT_STEPS.items():
+        texts = _apply(name, step, texts, cleaning, log)
+    turns = _merge(messages, texts)
+    if isinstance(turns, DropReason):
+        return turns
+    if cleaning.languages:
+        said = " ".join(turn["content"] for turn in turns)
+        language = steps.language_of(said)
+        if language is not None and language not in cleaning.languages:
+            log.add("languages", said, language)
+            return DropReason.LANGUAGE
+    replies = [i for i, turn in enumerate(turns) if i and turn["role"] == "assistant"]
+    muted = [i for i in replies if _is_mute(turns[i]["content"], cleaning, log)]
+    if len(muted) == len(replies):
+        return DropReason.NO_REPLY
+    origin = turns if texts == plain else _merge(messages, plain)
+    return Cleaned(turns, muted, dialogue_digest(turns if isinstance(origin, str) else origin))
+
+
+def _apply(name: str, step: Any, texts: list[str], cleaning: Cleaning, log: StepLog) -> list[str]:
+    if not getattr(cleaning, name):
+        return texts
+    changed: list[str] = step(texts)
+    for before, after in zip(texts, changed, strict=True):
+        if before != after:
+            log.add(name, before, after)
+    return changed
+
+
+def _is_mute(reply: str, cleaning: Cleaning, log: StepLog) -> bool:
+    if cleaning.placeholders and steps.has_placeholder(reply):
+        step = "placeholders"
+    elif cleaning.profanity and steps.has_profanity(reply):
+        step = "profanity"
+    elif cleaning.max_reply_words and len(reply.split()) > cleaning.max_reply_words:
+        step = "max_reply_words"
+    else:
+        return False
+    log.add(step, reply)
+    return True
+
+
+def _merge(messages: Sequence[Message], texts: Sequence[str]) -> list[Message] | DropReason:
+    spoken = [(m["role"], text) for m, text in zip(messages, texts, strict=True) if text.strip()]
     turns = [
         Message(role=role, content=" ".join(text for _, text in run))
         for role, run in groupby(spoken, key=lambda turn: turn[0])

@@ -26,7 +26,10 @@ def normalized_text(messages: Sequence[Message]) -> str:
 
 def dialogue_digest(messages: Sequence[Message]) -> bytes:
     """SHA-256 of the normalized text. Two dialogues that share it are duplicates."""
-    return sha256(normalized_text(messages).encode("utf-8")).digest()
+    text = normalized_text(messages)
+    if not text.strip():  # emoji or signs alone
+        text = "\n".join(message["content"] for message in messages)
+    return sha256(text.encode("utf-8")).digest()
 
 
 def split_of(digest: bytes) -> Split:

@@ -647,6 +647,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         owner = "encoder" if config.share_embeddings else "decoder"
         part = r"\.(weight|scale)"  # int8 has scales
         self._tied_weights_keys = {f"lm_head{part}": f"model.{owner}.embed_tokens{part}"}
+        if config.tie_word_embeddings:  # else the Trainer would miss it in its checkpoints
+            self._keys_to_ignore_on_save = ["lm_head.weight"]
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:

@@ -9,7 +9,15 @@ import pytest
 from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from chatbot.data import DataError, Message, is_test, normalized_text, prepare, training_texts
+from chatbot.data import (
+    DataError,
+    Message,
+    is_test,
+    normalized_text,
+    preparation,
+    prepare,
+    training_texts,
+)
 from chatbot.tokenization import encode_context, train_tokenizer
 
 Turns = list[Message]
@@ -94,8 +102,8 @@ def test_files_of_other_splits_stay_whole(tmp_path: Path) -> None:
         "test": {"films": 3},
     }
     assert report.dropped == {
-        "train": {"films": {"duplicate": 1}},
-        "validation": {"other": {"duplicate": 1}},
+        "train": {"films": {"leak": 1}},
+        "validation": {"other": {"leak": 1}},
         "test": {},
     }
 
@@ -210,3 +218,111 @@ def test_a_tokenizer_alone_learns_no_held_out_word(tmp_path: Path) -> None:
     (tmp_path / "validation.jsonl").write_text(lines[0].replace("0", "zero"), encoding="utf-8")
     learned = list(training_texts([tmp_path]))
     assert learned == [m["content"] for d in dialogues if d not in held_out for m in d]
+
+
+def test_the_account_of_the_steps(tmp_path: Path) -> None:
+    texts = [f"<b>{message['content']}</b> www.example.org" for message in VALIDATION]
+    marked = [Message(role=m["role"], content=t) for m, t in zip(VALIDATION, texts, strict=True)]
+    named: Turns = [{"role": "user", "content": "who?"}, {"role": "assistant", "content": "[name]"}]
+    source = write(tmp_path / "chats.jsonl", [*TRAIN, TRAIN[0], TRAIN[0], marked, named])
+    report = prepare([source], tmp_path / "out", clean={"max_reply_count": 10})
+    assert report.steps["html"]["count"] == report.steps["urls"]["count"] == 2
+    assert report.steps["urls"]["examples"][0]["after"] == "hello this link"
+    assert report.steps["duplicates"] == {
+        "setting": True,
+        "count": 2,
+        "examples": [{"before": (said := "hi / bot 40 / so? / ok"), "after": said}] * 2,
+    }
+    assert report.dropped["train"] == {"chats": {"duplicate": 2, "no reply": 1}}
+    # one reply of each dialogue is "ok", of which ten are learned
+    assert report.steps["max_reply_count"]["count"] == len(TRAIN) - 10
+    assert report.examples["train"]["chats"] == len(TRAIN) + 10 + 1
+    assert report.settings["clean"]["max_reply_count"] == 10
+    written = json.loads((tmp_path / "out/preparation.json").read_text())
+    assert written["steps"] == report.steps
+
+
+def test_switches_leave_the_split_as_it_is(tmp_path: Path) -> None:
+    marked = [[Message(role=m["role"], content=f"<i>{m['content']}</i>") for m in dialogue(n)]
+              for n in range(200)]  # fmt: skip
+    source = write(tmp_path / "chats.jsonl", marked)
+    on = prepare([source], tmp_path / "on")
+    off = prepare([source], tmp_path / "off", clean={"html": False})
+    assert on.dialogues == off.dialogues
+    assert on.steps["html"]["count"] == sum(map(len, marked))
+    assert off.steps["html"]["count"] == 0
+
+
+def test_the_same_again_is_taken_as_it_is(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    settings = {"max_source_tokens": 32, "clean": {"languages": [], "profanity": False}}
+    first = prepare([source], output, **settings)  # type: ignore[arg-type]
+    made = (output / "preparation.json").stat().st_ino
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise AssertionError("done again")
+
+    with monkeypatch.context() as patch:
+        for name in ("select_dialogues", "train_tokenizer", "_write_examples"):
+            patch.setattr(preparation, name, fail)
+        again = prepare([source], output, max_source_tokens=32, num_proc=2)
+        assert again.made_from == first.made_from
+        prepare([source], output, max_source_tokens=32, overwrite=True)
+        assert (output / "preparation.json").stat().st_ino == made
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "select_dialogues", fail)
+        patch.setattr(preparation, "train_tokenizer", fail)
+        longer = prepare([source], output, max_source_tokens=64, overwrite=True)
+    fresh = prepare([source], tmp_path / "fresh", max_source_tokens=64)
+    assert longer == fresh
+    assert tree(output) == tree(tmp_path / "fresh")
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "select_dialogues", fail)
+        prepare([source], output, level="char", max_source_tokens=64, overwrite=True)
+        with pytest.raises(AssertionError, match="done again"):
+            prepare([source], output, clean={"urls": False}, overwrite=True)
+        write(source, [*TRAIN, TEST])
+        with pytest.raises(AssertionError, match="done again"):
+            prepare([source], output, level="char", max_source_tokens=64, overwrite=True)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Content by path, but for what names when and where it was made."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("state.json", "dataset_info.json")
+    }
+
+
+def test_an_interrupt_leaves_nothing_behind(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare([source], tmp_path / "out")
+    before = tree(tmp_path / "out")
+
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(preparation, "_write_examples", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        prepare([source], tmp_path / "out", max_source_tokens=32, overwrite=True)
+    assert tree(tmp_path / "out") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+def test_an_interrupt_that_another_error_hides(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object, **options: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("a process is gone")
+
+    monkeypatch.setattr(datasets.Dataset, "from_generator", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        prepare([source], tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]

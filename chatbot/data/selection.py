@@ -1,0 +1,245 @@
+"""From sources to the dialogues that are kept: cleaned on all cores, split, without duplicates.
+
+Dialogues pass twice. At first each is cleaned and noted in the file of its split; then the splits
+are read again, test before validation before train, so that of two that are alike the held-out one
+stays, whichever came first. Only counts and one batch for each core are in memory.
+"""
+
+import json
+import signal
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from datasets.utils.tqdm import tqdm
+
+from chatbot.data.cleaning import Cleaned, Cleaning, DropReason, StepLog, apply_steps
+from chatbot.data.dullness import mute_dull_replies
+from chatbot.data.duplicates import SIMILAR, DuplicateIndex, bands, similarity, triples
+from chatbot.data.records import Message, SourceFile
+from chatbot.data.sources import SourceOptions, read_source
+from chatbot.data.splits import SPLITS, Split, dialogue_digest, split_of
+
+SHARD_SIZE = 5000  # dialogues in a file
+_BATCH = 200  # dialogues that a process cleans at once
+
+
+Raw = tuple[Split, str, list[Message]]  # split of the file, source
+# Lines by split; split, source and reason of what was dropped; what the steps did.
+Result = tuple[list[tuple[Split, str]], list[tuple[Split, str, DropReason]], StepLog]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass
+class Selection:
+    """What was kept and dropped, by split and source, and what the steps did."""
+
+    kept: dict[str, Counter[str]] = field(
+        default_factory=lambda: {split: Counter() for split in SPLITS}
+    )
+    dropped: dict[str, defaultdict[str, Counter[str]]] = field(
+        default_factory=lambda: {split: defaultdict(Counter) for split in SPLITS}
+    )
+    skipped: Counter[str] = field(default_factory=Counter)
+    log: StepLog = field(default_factory=StepLog)
+    leaked: dict[str, set[int]] = field(
+        default_factory=lambda: {split: set() for split in SPLITS[1:]}
+    )
+    """Held-out dialogues that stood, or nearly, in another split too."""
+
+
+def select_dialogues(
+    files: Sequence[SourceFile],
+    options: SourceOptions,
+    folder: Path,
+    scratch: Path,
+    cleaning: Cleaning,
+    num_proc: int,
+) -> Selection:
+    """Write the dialogues to keep into `folder/SPLIT-NUMBER.jsonl`."""
+    selection = Selection()
+    has_validation = any(file.split == "validation" for file in files)
+    task = partial(_clean_batch, cleaning=cleaning, has_validation=has_validation)
+    raw = _read(files, options, selection.skipped)
+    _note_dialogues(_in_order(task, _batches(raw, _BATCH), num_proc), scratch, selection)
+    index = DuplicateIndex(scratch / "duplicates.sqlite")
+    with ExitStack() as stack:
+        noted = [stack.enter_context((scratch / f"{split}.noted").open("rb")) for split in SPLITS]
+        for split in reversed(SPLITS):
+            lines = stack.enter_context((scratch / f"{split}.noted").open("rb"))
+            kept = _without_duplicates(split, lines, noted, index, cleaning, selection)
+            for number, batch in enumerate(_batches(kept, SHARD_SIZE)):
+                path = folder / f"{split}-{number:05}.jsonl"
+                path.write_text("".join(batch), encoding="utf-8")
+    index.close()
+    if cleaning.max_reply_count is not None or cleaning.max_reply_entropy is not None:
+        shards = sorted(folder.glob("train-*.jsonl"))
+        mute_dull_replies(shards, cleaning, scratch / "replies.sqlite", selection.log)
+    return selection
+
+
+def _note_dialogues(results: Iterable[Result], scratch: Path, selection: Selection) -> None:
+    """Write each dialogue into `scratch/SPLIT.noted`, with its digest and bands."""
+    with ExitStack() as stack:
+        noted = {
+            split: stack.enter_context(
+                # a lone surrogate, which `unicode` would have removed, is no text in UTF-8
+                (scratch / f"{split}.noted").open("w", encoding="utf-8", errors="replace")
+            )
+            for split in SPLITS
+        }
+        progress = stack.enter_context(tqdm(desc="cleaning", unit=" dialogues", disable=None))
+        for lines, dropped, log in results:
+            for split, line in lines:
+                noted[split].write(line)
+            for split, source, reason in dropped:
+                selection.dropped[split][source][reason] += 1
+            selection.log.update(log)
+            progress.update(len(lines) + len(dropped))
+
+
+def _read(
+    files: Sequence[SourceFile], options: SourceOptions, skipped: Counter[str]
+) -> Iterator[Raw]:
+    for file in sorted(files, key=lambda file: SPLITS.index(file.split), reverse=True):
+        for _, dialogue in read_source(file, options, skipped):
+            yield file.split, dialogue.get("source", file.source), dialogue["messages"]
+
+
+def _clean_batch(batch: Sequence[Raw], cleaning: Cleaning, has_validation: bool) -> Result:
+    """Lines to note, dialogues dropped, and what the steps did."""
+    log, lines, dropped = StepLog(), [], []
+    for origin, source, messages in batch:
+        cleaned = apply_steps(messages, cleaning, log)
+        if isinstance(cleaned, DropReason):
+            dropped.append((origin, source, cleaned))
+            continue
+        split = split_of(cleaned.origin) if origin == "train" else origin
+        if origin == "train" and split == "validation" and has_validation:
+            split = "train"
+        lines.append((split, _note(cleaned, source, origin, cleaning)))
+    return lines, dropped, log
+
+
+def _note(cleaned: Cleaned, source: str, split: Split, cleaning: Cleaning) -> str:
+    near = cleaning.near_duplicates or cleaning.leaks
+    fields = [
+        dialogue_digest(cleaned.messages).hex(),
+        split,
+        source,
+        bands(triples(cleaned.messages)) if near else [],
+        cleaned.muted,
+        cleaned.messages,
+    ]
+    return "\t".join(json.dumps(value, ensure_ascii=False) for value in fields) + "\n"
+
+
+def _without_duplicates(
+    split: Split,
+    lines: Iterable[bytes],
+    noted: Sequence[BinaryIO],
+    index: DuplicateIndex,
+    cleaning: Cleaning,
+    selection: Selection,
+) -> Iterator[str]:
+    """The records of a split, as lines, that are like none that was kept before."""
+    rank, offset = SPLITS.index(split), 0
+    for line in tqdm(lines, desc=f"choosing {split}", unit=" dialogues", disable=None):
+        place, offset = offset * len(SPLITS) + rank, offset + len(line)
+        digest, origin, source, shared, muted, messages = line.rstrip(b"\n").split(b"\t")
+        key, numbers = bytes.fromhex(digest[1:-1].decode()), json.loads(shared)
+        name = json.loads(source)
+        found = _twin(key, numbers, messages, rank, noted, index, cleaning)
+        if found is None:
+            index.add(place, key, numbers)
+            number = selection.kept[split].total()
+            selection.kept[split][name] += 1
+            yield (
+                f'{{"dialogue": {number}, "source": {source.decode()}, "muted": {muted.decode()}, '
+                f'"messages": {messages.decode()}}}\n'
+            )
+            continue
+        reason, step, twin = found
+        selection.dropped[json.loads(origin)][name][reason] += 1
+        selection.log.add(step, _said(messages), _said(_messages_at(twin, noted)))
+        if reason == DropReason.LEAK:
+            selection.leaked[SPLITS[twin % len(SPLITS)]].add(twin)
+
+
+def _twin(
+    digest: bytes,
+    numbers: list[int],
+    messages: bytes,
+    rank: int,
+    noted: Sequence[BinaryIO],
+    index: DuplicateIndex,
+    cleaning: Cleaning,
+) -> tuple[DropReason, str, int] | None:
+    """Why a dialogue goes, the step that says so, and the place of the one that stays."""
+    same = index.same(digest)
+    if same is not None:
+        if same % len(SPLITS) != rank and cleaning.leaks:
+            return DropReason.LEAK, "leaks", same
+        if same % len(SPLITS) == rank and cleaning.duplicates:
+            return DropReason.DUPLICATE, "duplicates", same
+    own: set[str] | None = None
+    for place in index.alike(numbers):
+        leaks = place % len(SPLITS) != rank
+        if place != same and (cleaning.leaks if leaks else cleaning.near_duplicates):
+            own = own or triples(json.loads(messages))
+            if similarity(own, triples(json.loads(_messages_at(place, noted)))) >= SIMILAR:
+                if leaks:
+                    return DropReason.LEAK, "leaks", place
+                return DropReason.NEAR_DUPLICATE, "near_duplicates", place
+    return None
+
+
+def _line_at(file: BinaryIO, offset: int) -> bytes:
+    file.seek(offset)
+    return file.readline()
+
+
+def _messages_at(place: int, noted: Sequence[BinaryIO]) -> bytes:
+    offset, rank = divmod(place, len(SPLITS))
+    return _line_at(noted[rank], offset).rstrip(b"\n").rpartition(b"\t")[2]
+
+
+def _said(messages: bytes) -> str:
+    return " / ".join(message["content"] for message in json.loads(messages))
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _in_order(
+    task: Callable[[Sequence[T]], R], batches: Iterable[Sequence[T]], num_proc: int
+) -> Iterator[R]:
+    """The results of the batches in their order, two of which wait for each process at most."""
+    if num_proc == 1:
+        yield from map(task, batches)
+        return
+    pool = ProcessPoolExecutor(num_proc, initializer=_leave_interrupts_to_the_parent)
+    waiting: deque[Any] = deque()
+    try:
+        for batch in batches:
+            waiting.append(pool.submit(task, batch))
+            if len(waiting) > 2 * num_proc:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,116 @@
+"""What a training run learns from and is validated on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, DatasetDict, concatenate_datasets
+from transformers import PreTrainedTokenizerFast
+
+from chatbot.data import REPORT_NAME, load_prepared, prepare
+from chatbot.hub_files import hub_config_path
+from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
+from chatbot.training_run import TrainingRun
+
+Chatbot = tuple[RnnSeq2SeqForConditionalGeneration, PreTrainedTokenizerFast]
+
+
+def prepared_data(
+    run: TrainingRun, start: Chatbot | None = None, reuse: bool = False
+) -> dict[str, Path]:
+    """The folders of examples that a run learns from, prepared if need be: `data`, and `replay`.
+
+    A continued model reads with its own tokenizer, and contexts of the length it knows.
+    """
+    samples = hub_config_path("sample_conversations")
+    sources = run.data or [str(samples)]
+    folders = {"data": run.folder / "data"}
+    options = dict(run.prepare)
+    if start is not None:
+        length = {"max_source_tokens": start[0].config.max_source_positions}
+        options = {**length, **options, "tokenizer": start[1]}
+    if not run.hold_out:  # questions of one kind are near one another
+        near = {"near_duplicates": False, "leaks": False}
+        options["clean"] = {**near, **run.prepare.get("clean", {})}
+    if len(sources) == 1 and (Path(sources[0]) / REPORT_NAME).is_file():
+        folders["data"] = Path(sources[0])
+    elif not (reuse and folders["data"].is_dir()):
+        prepare(sources, folders["data"], **options, overwrite=True)
+    if start is not None:
+        folders["replay"] = run.folder / "replay"
+        settings = settings_of(folders["data"])
+        lengths = {name: settings[name] for name in ("max_source_tokens", "max_target_tokens")}
+        prepare([samples], folders["replay"], tokenizer=start[1], **lengths, overwrite=True)
+    return folders
+
+
+def learned_and_validated(run: TrainingRun, folders: dict[str, Path]) -> DatasetDict:
+    """The examples to learn, and those to validate on.
+
+    Of a continued model, a share of `run.replay` of the first are from the sample conversations, as
+    are all of the second where nothing of the data is held out.
+    """
+    data = load_prepared(folders["data"])
+    if "replay" not in folders:
+        return with_validation(data)
+    samples = load_prepared(folders["replay"])
+    parts = [data["train"]] if run.hold_out else [part for part in data.values() if len(part)]
+    own = concatenate_datasets(parts)
+    wanted = round(len(own) * run.replay / (1 - run.replay))
+    drawn = samples["train"].shuffle(seed=run.trainer.get("seed", 42))
+    validation = [data["validation"]] if run.hold_out else []
+    return DatasetDict(
+        train=concatenate_datasets([own, drawn.select(range(min(wanted, len(drawn))))]),
+        validation=concatenate_datasets([*validation, samples["validation"]]),
+    )
+
+
+def settings_of(prepared: Path) -> dict[str, Any]:
+    """What a folder was prepared with."""
+    settings: dict[str, Any] = json.loads((prepared / REPORT_NAME).read_text("utf-8"))["settings"]
+    return settings
+
+
+def with_validation(data: DatasetDict) -> DatasetDict:
+    """The same data, with the last tenth of the dialogues held out where none are for validation.
+
+    One dialogue in fifty is, by its hash; a small collection may have no such one.
+    """
+    if len(data["validation"]):
+        return data
+    train = data["train"]
+    dialogues = sorted(train.unique("dialogue"))
+    if len(dialogues) < 2:
+        raise ValueError(
+            "data: one dialogue cannot be both learned and validated; give two or more."
+        )
+    first = dialogues[-max(1, len(dialogues) // 10)]
+    held_out = np.array(train["dialogue"]) >= first
+    return DatasetDict(
+        {
+            **data,
+            "train": train.select(np.flatnonzero(~held_out)),
+            "validation": train.select(np.flatnonzero(held_out)),
+        }
+    )
+
+
+def weigh_sources(examples: Dataset, weights: dict[str, int]) -> Dataset:
+    """Examples of each source as often as its weight says (default once)."""
+    unknown = set(weights) - set(examples.unique("source"))
+    if unknown:
+        raise ValueError(
+            f"source_weights: no source is named {', '.join(sorted(unknown))}; "
+            f"there are {', '.join(sorted(examples.unique('source')))}."
+        )
+    if not weights:
+        return examples
+    sources = np.array(examples["source"])
+    parts = [examples.select(np.flatnonzero(~np.isin(sources, list(weights))))]
+    for source, weight in weights.items():
+        parts += [examples.select(np.flatnonzero(sources == source))] * weight
+    weighed = concatenate_datasets(parts)
+    if not len(weighed):
+        raise ValueError("source_weights: no example is left to learn from.")
+    return weighed
