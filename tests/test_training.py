@@ -89,7 +89,6 @@ def weights(run: TrainingRun) -> dict[str, torch.Tensor]:
 def test_a_run_leaves_a_folder_that_explains_itself(finished: Finished) -> None:
     folder = finished.run.folder
     assert {entry.name for entry in folder.iterdir()} == {
-        ".lock",
         "checkpoints",
         "log.json",
         "model",
