@@ -1,6 +1,11 @@
 """Tiny models that the tests share, and every combination of settings that makes sense."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -114,3 +119,53 @@ def name_of(settings: Settings) -> str:
     """A readable test id: `lstm-bidirectional-dot-recent-feeding`."""
     words = [name if value is True else value for name, value in settings.items() if value]
     return "-".join(str(word) for word in words)
+
+
+# Where the package is not installed, the code that was saved with the weights must do.
+WITHOUT_THE_PACKAGE = """
+import json, sys
+
+class NoPackage:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "chatbot":
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+sys.meta_path.insert(0, NoPackage())
+try:
+    import chatbot
+except ModuleNotFoundError:
+    pass
+else:
+    raise SystemExit("the package could be imported")
+
+import torch
+from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+folder, source, options = sys.argv[1], *map(json.loads, sys.argv[2:4])
+model = AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=True)
+config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+assert type(config).__name__ == type(model.config).__name__ == "RnnSeq2SeqConfig"
+assert not [name for name in sys.modules if name.split(".")[0] == "chatbot"]
+replies = [model.generate(torch.tensor(source), **options, num_beams=n) for n in (1, 3)]
+model.save_pretrained(sys.argv[4])
+print(json.dumps([reply.tolist() for reply in replies]))
+"""
+
+
+def replies_without_the_package(model: Path, again: Path, options: Settings) -> list[list[int]]:
+    """What a saved model says to SOURCE, greedily and with three beams, in a process of its own.
+
+    There it is saved `again`.
+    """
+    arguments = [model, json.dumps(SOURCE.tolist()), json.dumps(options), again]
+    finished = subprocess.run(
+        [sys.executable, "-I", "-W", "error::UserWarning", "-c", WITHOUT_THE_PACKAGE, *arguments],
+        cwd=model.parent,
+        env=os.environ | {"HF_MODULES_CACHE": str(model.parent / "modules")},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert finished.returncode == 0, finished.stderr
+    replies: list[list[int]] = json.loads(finished.stdout.splitlines()[-1])
+    return replies

@@ -1,6 +1,5 @@
 """int8: whole numbers worked out by hand, bits that no neighbour changes, files that come back."""
 
-import json
 import logging
 import os
 import subprocess
@@ -23,6 +22,7 @@ from modeling_helpers import (
     Settings,
     name_of,
     random_tokens,
+    replies_without_the_package,
     tiny_config,
     tiny_model,
 )
@@ -60,21 +60,6 @@ COPYING: Settings = {"cell_type": "lstm", "attention": "general", "copy": True}
 TARGET = random_tokens(3, 4, vocabulary=13)
 # Random models repeat themselves.
 VARIED = {"max_new_tokens": 12, "do_sample": False, "no_repeat_ngram_size": 2}
-# Where the package is not installed, the code that was saved with the weights must do.
-WITHOUT_THE_PACKAGE = """
-import json, sys
-
-sys.modules["chatbot"] = None  # importing it fails
-
-import torch
-from transformers import AutoModelForSeq2SeqLM
-
-folder, source, options = sys.argv[1], *map(json.loads, sys.argv[2:4])
-model = AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=True)
-replies = [model.generate(torch.tensor(source), **options, num_beams=n) for n in (1, 3)]
-model.save_pretrained(sys.argv[4])
-print(json.dumps([reply.tolist() for reply in replies]))
-"""
 # Around the widths of vectors, where kernels change from one loop to another.
 BATCHES = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 65, 70)
 
@@ -445,18 +430,7 @@ def test_a_fresh_process_without_the_package(tmp_path: Path) -> None:
     model = int8_model(**MODELS[0])
     model.save_pretrained(tmp_path / "model")
     expected = [model.generate(SOURCE, **VARIED, num_beams=beams).tolist() for beams in (1, 3)]
-    given = (json.dumps(value) for value in (SOURCE.tolist(), VARIED))
-    arguments = [tmp_path / "model", *given, tmp_path / "again"]
-    finished = subprocess.run(
-        [sys.executable, "-I", "-W", "error::UserWarning", "-c", WITHOUT_THE_PACKAGE, *arguments],
-        cwd=tmp_path,
-        env=os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert finished.returncode == 0, finished.stderr
-    assert json.loads(finished.stdout.splitlines()[-1]) == expected
+    assert replies_without_the_package(tmp_path / "model", tmp_path / "again", VARIED) == expected
     again = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "again")
     assert same_state(again, model)
 

@@ -2,16 +2,21 @@
 
 import json
 import logging
-import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from modeling_helpers import RIGHT, SOURCE, Settings, name_of, random_tokens, tiny_model
+from modeling_helpers import (
+    RIGHT,
+    SOURCE,
+    Settings,
+    name_of,
+    random_tokens,
+    replies_without_the_package,
+    tiny_model,
+)
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
 
@@ -29,39 +34,6 @@ SAVED: list[Settings] = [
 TARGET = random_tokens(3, 4, vocabulary=13)
 PARTS = ("attention", "cache", "configuration", "copying", "dialogues", "generation")
 PARTS += ("modeling", "quantization", "recurrent")
-
-# Where the package is not installed, the code that was saved with the weights must do.
-WITHOUT_THE_PACKAGE = """
-import json, sys
-
-class NoPackage:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "chatbot":
-            raise ModuleNotFoundError(f"No module named {name!r}")
-
-sys.meta_path.insert(0, NoPackage())
-try:
-    import chatbot
-except ModuleNotFoundError:
-    pass
-else:
-    raise SystemExit("the package could be imported")
-
-import torch
-from transformers import AutoConfig, AutoModelForSeq2SeqLM
-
-folder, source = sys.argv[1], torch.tensor(json.loads(sys.argv[2]))
-model = AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=True)
-config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
-assert type(config).__name__ == type(model.config).__name__ == "RnnSeq2SeqConfig"
-assert not [name for name in sys.modules if name.split(".")[0] == "chatbot"]
-replies = [
-    model.generate(source, max_new_tokens=8, do_sample=False),
-    model.generate(source, max_new_tokens=8, do_sample=False, num_beams=3),
-]
-model.save_pretrained(sys.argv[3])
-print(json.dumps([reply.tolist() for reply in replies]))
-"""
 
 
 @pytest.fixture
@@ -169,24 +141,13 @@ def test_a_later_format_is_refused(tmp_path: Path) -> None:
         AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
 
 
-def test_a_fresh_process_without_the_package(tmp_path: Path) -> None:
-    model = tiny_model(**SAVED[3])
+@pytest.mark.parametrize("settings", SAVED[3:], ids=name_of)
+def test_a_fresh_process_without_the_package(settings: Settings, tmp_path: Path) -> None:
+    model = tiny_model(**settings)
+    options = {"max_new_tokens": 8, "do_sample": False}
+    expected = [model.generate(SOURCE, **options, num_beams=n).tolist() for n in (1, 3)]
     model.save_pretrained(tmp_path / "model")
-    expected = [
-        model.generate(SOURCE, max_new_tokens=8, do_sample=False, num_beams=beams).tolist()
-        for beams in (1, 3)
-    ]
-    arguments = [tmp_path / "model", json.dumps(SOURCE.tolist()), tmp_path / "again"]
-    finished = subprocess.run(
-        [sys.executable, "-I", "-W", "error::UserWarning", "-c", WITHOUT_THE_PACKAGE, *arguments],
-        cwd=tmp_path,
-        env=os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert finished.returncode == 0, finished.stderr
-    assert json.loads(finished.stdout.splitlines()[-1]) == expected
+    assert replies_without_the_package(tmp_path / "model", tmp_path / "again", options) == expected
     # saved there, it carries its code on
     written = sorted(path.name for path in (tmp_path / "again").iterdir())
     assert written == sorted(path.name for path in (tmp_path / "model").iterdir())
