@@ -644,12 +644,18 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         super().__init__(config)
         self.model = RnnSeq2SeqModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.decoder_vocab_size)
-        owner = "encoder" if config.share_embeddings else "decoder"
-        part = r"\.(weight|scale)"  # int8 has scales
-        self._tied_weights_keys = {f"lm_head{part}": f"model.{owner}.embed_tokens{part}"}
-        if config.tie_word_embeddings:  # else the Trainer would miss it in its checkpoints
-            self._keys_to_ignore_on_save = ["lm_head.weight"]
         self.post_init()
+
+    def post_init(self) -> None:
+        config = self.config
+        owner = "encoder" if config.share_embeddings else "decoder"
+        parts = ("weight", "scale") if config.quantization == "int8" else ("weight",)
+        self._tied_weights_keys = {
+            f"lm_head.{part}": f"model.{owner}.embed_tokens.{part}" for part in parts
+        }
+        if config.tie_word_embeddings:  # else the Trainer would miss them in its checkpoints
+            self._keys_to_ignore_on_save = list(self._tied_weights_keys)
+        super().post_init()
 
     def get_output_embeddings(self) -> nn.Linear:
         return self.lm_head
