@@ -179,7 +179,7 @@ MUTANTS = [
     ),
     Mutant(
         "the output is tied to the source's embeddings", "modeling",
-        'owner = "encoder" if config.share_embeddings else "decoder"',
+        'owner = "encoder" if self.config.share_embeddings else "decoder"',
         'owner = "encoder"',
     ),
     Mutant(

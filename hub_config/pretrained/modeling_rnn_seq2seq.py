@@ -647,13 +647,12 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         self.post_init()
 
     def post_init(self) -> None:
-        config = self.config
-        owner = "encoder" if config.share_embeddings else "decoder"
-        parts = ("weight", "scale") if config.quantization == "int8" else ("weight",)
+        owner = "encoder" if self.config.share_embeddings else "decoder"
+        parts = ("weight", "scale") if self.config.quantization == "int8" else ("weight",)
         self._tied_weights_keys = {
             f"lm_head.{part}": f"model.{owner}.embed_tokens.{part}" for part in parts
         }
-        if config.tie_word_embeddings:  # else the Trainer would miss them in its checkpoints
+        if self.config.tie_word_embeddings:  # else the Trainer would miss them in its checkpoints
             self._keys_to_ignore_on_save = list(self._tied_weights_keys)
         super().post_init()
 

@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -92,7 +93,10 @@ def test_half_a_character_is_replaced() -> None:
 
 
 def test_a_reply_streams(bot: Bot) -> None:
-    views = list(conversation.send(bot, "hi <b>", [], PRESET))
+    wordy = replace(
+        PRESET, min_new_tokens=24, max_new_tokens=24
+    )  # draws are free: few words would be few views
+    views = list(conversation.send(bot, "hi <b>", [], wordy))
     assert said(views[0]) == ["hi <b>"]
     assert views[0].box == ""
     assert all(view.running for view in views[:-1])
