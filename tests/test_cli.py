@@ -68,7 +68,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert exit.value.code == 0
     text = capsys.readouterr().out
-    for command in ("chat", "serve", "prepare", "train-tokenizer", "train", "evaluate"):
+    commands = ("chat", "serve", "prepare", "report", "train-tokenizer", "train", "evaluate")
+    for command in (*commands, "export"):
         assert re.search(rf"^ +{command}(  |$)", text, re.MULTILINE)
 
 
