@@ -14,7 +14,7 @@ from .recurrent_rnn_seq2seq import RnnSeq2SeqRecurrentStack
 Readings = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def read_dialogues(
+def read_turns(
     stack: RnnSeq2SeqRecurrentStack, embeddings: Tensor, reply_positions: Tensor
 ) -> Readings:
     """Encode dialogues turn by turn, since a whole sequence would give no cell but the last.

@@ -23,7 +23,7 @@ from .attention_rnn_seq2seq import Attention, AttentionMemory
 from .cache_rnn_seq2seq import RnnSeq2SeqCache
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying_rnn_seq2seq import Pointing, copying_loss, mixed_log_probabilities
-from .dialogues_rnn_seq2seq import read_dialogues
+from .dialogues_rnn_seq2seq import read_turns
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
 from .quantization_rnn_seq2seq import QuantizablePreTrainedModel, quantize_modules
 from .recurrent_rnn_seq2seq import RnnSeq2SeqRecurrentStack, State
@@ -580,7 +580,7 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
     def encode_dialogues(
         self, input_ids: Tensor, reply_positions: Tensor
     ) -> tuple[RnnSeq2SeqEncoderOutput, Tensor, RnnSeq2SeqCache]:
-        """Encode whole dialogues once, (B, S), for the replies in them, (B, R): `read_dialogues`.
+        """Encode whole dialogues once, (B, S), for the replies in them, (B, R): `read_turns`.
 
         Returns:
             What the decoder needs for each of the N replies: encoder outputs, attention mask, and a
@@ -592,7 +592,7 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
                 "is said later; allowed: separate pairs."
             )
         embeddings = embed(self.encoder.embed_tokens, input_ids, self.config, self.training)
-        memory, hidden, cell, seen = read_dialogues(self.encoder.stack, embeddings, reply_positions)
+        memory, hidden, cell, seen = read_turns(self.encoder.stack, embeddings, reply_positions)
         place = (reply_positions >= 0).nonzero()[:, 0]
         cache = self.decoder.new_cache()
         if self.decoder.attention is not None:
