@@ -39,10 +39,10 @@ def mixed_log_probabilities(logits: Tensor, pointing: Pointing) -> Tensor:
     return _mix(vocabulary, mass, pointing.gate.float())
 
 
-def copying_loss(
+def label_loss(
     output_layer: nn.Module,
     outputs: Tensor,
-    pointing: Pointing,
+    pointing: Pointing | None,
     labels: Tensor,
     num_items_in_batch: Tensor | int | None = None,
     **kwargs: object,
@@ -52,16 +52,20 @@ def copying_loss(
     Args:
         output_layer: What gives the vocabulary's logits.
         outputs: What it is given, (B, T, H).
+        pointing: Where the decoder points; None without copying.
         labels: (B, T), -100 where they do not count.
         num_items_in_batch: What to divide the sum by; None: the labels that count.
     """
     counted = labels != -100
-    same = pointing.source_ids[:, None] == labels[..., None]
-    mass = (pointing.attention.float() * same).sum(-1, keepdim=True)[counted]
     logits = output_layer(outputs[counted]).float()
-    vocabulary = F.log_softmax(logits, dim=-1).gather(1, labels[counted][:, None])
-    mixed = _mix(vocabulary, mass, pointing.gate[counted].float())
-    return -mixed.sum() / (len(mixed) if num_items_in_batch is None else num_items_in_batch)
+    if pointing is None:
+        summed = F.cross_entropy(logits, labels[counted], reduction="sum")
+    else:
+        same = pointing.source_ids[:, None] == labels[..., None]
+        mass = (pointing.attention.float() * same).sum(-1, keepdim=True)[counted]
+        vocabulary = F.log_softmax(logits, dim=-1).gather(1, labels[counted][:, None])
+        summed = -_mix(vocabulary, mass, pointing.gate[counted].float()).sum()
+    return summed / (len(logits) if num_items_in_batch is None else num_items_in_batch)
 
 
 def _mix(vocabulary: Tensor, mass: Tensor, gate: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from transformers.utils.generic import can_return_tuple
 from .attention_rnn_seq2seq import Attention, AttentionMemory
 from .cache_rnn_seq2seq import RnnSeq2SeqCache
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
-from .copying_rnn_seq2seq import Pointing, copying_loss, mixed_log_probabilities
+from .copying_rnn_seq2seq import Pointing, label_loss, mixed_log_probabilities
 from .dialogues_rnn_seq2seq import read_turns
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
 from .quantization_rnn_seq2seq import QuantizablePreTrainedModel, quantize_modules
@@ -578,13 +578,13 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         )
 
     def encode_dialogues(
-        self, input_ids: Tensor, reply_positions: Tensor
-    ) -> tuple[RnnSeq2SeqEncoderOutput, Tensor, RnnSeq2SeqCache]:
+        self, input_ids: Tensor, reply_positions: Tensor, order: Tensor
+    ) -> tuple[RnnSeq2SeqEncoderOutput, Tensor, Tensor | None]:
         """Encode whole dialogues once, (B, S), for the replies in them, (B, R): `read_turns`.
 
         Returns:
-            What the decoder needs for each of the N replies: encoder outputs, attention mask, and a
-            cache that holds the keys.
+            What the decoder needs for each of the N replies, these in `order`, (N,): encoder
+            outputs, attention mask, and the attention's keys.
         """
         if self.config.bidirectional:
             raise ValueError(
@@ -593,17 +593,17 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
             )
         embeddings = embed(self.encoder.embed_tokens, input_ids, self.config, self.training)
         memory, hidden, cell, seen = read_turns(self.encoder.stack, embeddings, reply_positions)
-        place = (reply_positions >= 0).nonzero()[:, 0]
-        cache = self.decoder.new_cache()
+        place = (reply_positions >= 0).nonzero()[:, 0][order]
+        keys = None
         if self.decoder.attention is not None:
-            cache.attention_keys = self.decoder.attention.score.project(memory)[place]
+            keys = self.decoder.attention.score.project(memory).index_select(0, place)
         encoded = RnnSeq2SeqEncoderOutput(
-            last_hidden_state=memory[place],
-            final_hidden=hidden,
-            final_cell=cell,
+            last_hidden_state=memory.index_select(0, place),
+            final_hidden=hidden[order],
+            final_cell=cell[order],
             source_ids=input_ids[place] if self.config.copy else None,
         )
-        return encoded, seen, cache
+        return encoded, seen[order], keys
 
 
 def _whole_encoder_output(
@@ -623,6 +623,8 @@ def _whole_encoder_output(
     )
 
 
+# Replies of whole dialogues that are decoded together: more would mean more padding.
+_TOGETHER = 32
 # of the base model's output, by the one with an output layer
 _NOT_RETURNED = ("last_hidden_state", "pointing")
 
@@ -716,8 +718,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
                 other input it reads them shifted right, with `<go>` in front (teacher forcing).
             logits_to_keep: How many of the last positions to return logits for; 0: all.
             reply_positions: The sources are whole dialogues, each read once: the last position that
-                each reply may see, rising, (B, R), -1 where there are fewer. Labels are (B, R, T);
-                outputs are of the N replies.
+                each reply may see, rising, (B, R), -1 where there are fewer. Labels are (B, R, T),
+                and nothing but the loss is returned.
             kwargs: Those of `RnnSeq2SeqModel`, whose other arguments these are too, and
                 `num_items_in_batch`, which the Trainer passes on to the loss.
 
@@ -726,10 +728,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             labels does without (None): it needs those of the labels alone.
         """
         if reply_positions is not None:
-            dialogues = self.model.encode_dialogues(input_ids, reply_positions)
-            encoder_outputs, attention_mask, past_key_values = dialogues
-            input_ids = None
-            labels = None if labels is None else labels[reply_positions >= 0]
+            loss = self._dialogues_loss(input_ids, reply_positions, labels, **kwargs)
+            return Seq2SeqLMOutput(loss=loss)
         if labels is not None:
             use_cache = False if past_key_values is None else use_cache
             if decoder_input_ids is None and decoder_inputs_embeds is None:
@@ -754,7 +754,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             gate, attention, source_ids = outputs.pointing
             pointing = Pointing(gate[:, kept], attention[:, kept], source_ids)
             if self.training and labels is not None:
-                loss = copying_loss(self.lm_head, hidden, pointing, labels, **kwargs)
+                loss = label_loss(self.lm_head, hidden, pointing, labels, **kwargs)
             else:
                 logits = mixed_log_probabilities(self.lm_head(hidden), pointing)
         if labels is not None and loss is None:
@@ -765,3 +765,31 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             )
         rest = {name: value for name, value in outputs.items() if name not in _NOT_RETURNED}
         return Seq2SeqLMOutput(loss=loss, logits=logits, **rest)
+
+    def _dialogues_loss(
+        self,
+        input_ids: Tensor,
+        reply_positions: Tensor,
+        labels: Tensor,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: object,
+    ) -> Tensor:
+        """The loss of all replies in whole dialogues, those of like length decoded together."""
+        labels = labels[reply_positions >= 0]
+        lengths, order = (labels != -100).sum(1).sort()
+        encoded, seen, keys = self.model.encode_dialogues(input_ids, reply_positions, order)
+        given = {"mask": seen, "labels": labels[order], "keys": keys, **encoded}
+        given = {name: value for name, value in given.items() if value is not None}
+        splits = zip(*(value.split(_TOGETHER) for value in given.values()), strict=True)
+        losses = []
+        for values, length in zip(splits, lengths.split(_TOGETHER), strict=True):
+            part = dict(zip(given, values, strict=True))
+            target, mask = part.pop("labels")[:, : length[-1]], part.pop("mask")
+            cache = self.model.decoder.new_cache()
+            cache.attention_keys = part.pop("keys", None)
+            start = self.prepare_decoder_input_ids_from_labels(target)
+            outputs = self.model(None, mask, start, RnnSeq2SeqEncoderOutput(**part), cache)
+            hidden, pointing = outputs.last_hidden_state, outputs.pointing
+            losses.append(label_loss(self.lm_head, hidden, pointing, target, 1))
+        items = lengths.sum() if num_items_in_batch is None else num_items_in_batch
+        return torch.stack(losses).sum() / items

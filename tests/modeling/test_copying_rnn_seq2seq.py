@@ -20,7 +20,7 @@ from modeling_helpers import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from chatbot.modeling.copying_rnn_seq2seq import Pointing, copying_loss, mixed_log_probabilities
+from chatbot.modeling.copying_rnn_seq2seq import Pointing, label_loss, mixed_log_probabilities
 
 COPYING = [settings for settings in variants() if settings.get("copy")]
 LABELS = torch.cat([SOURCE[:, :2], random_tokens(3, 3, seed=4)], dim=1)
@@ -46,9 +46,9 @@ def test_the_mixture_by_hand() -> None:
 
 @pytest.mark.parametrize("label", range(4))
 def test_the_loss_by_hand(label: int) -> None:
-    loss = copying_loss(SAME, LOGITS, BY_HAND, torch.tensor([[label]]))
+    loss = label_loss(SAME, LOGITS, BY_HAND, torch.tensor([[label]]))
     assert loss.item() == pytest.approx(-log(MIXTURE[label]))
-    shared = copying_loss(SAME, LOGITS, BY_HAND, torch.tensor([[label]]), num_items_in_batch=5)
+    shared = label_loss(SAME, LOGITS, BY_HAND, torch.tensor([[label]]), num_items_in_batch=5)
     assert shared.item() == pytest.approx(-log(MIXTURE[label]) / 5)
 
 
@@ -59,7 +59,7 @@ def test_words_that_are_out_of_the_question_stay_finite() -> None:
     given = mixed_log_probabilities(logits, BY_HAND._replace(gate=gate))
     assert given.isfinite().all()
     torch.testing.assert_close(given.exp(), torch.tensor([[[0.0, 0.7, 0.3, 0.0]]]))
-    loss = copying_loss(SAME, logits, BY_HAND._replace(gate=gate), torch.tensor([[3]]))
+    loss = label_loss(SAME, logits, BY_HAND._replace(gate=gate), torch.tensor([[3]]))
     (given.sum() + loss).backward()
     assert logits.grad is not None
     assert gate.grad is not None
@@ -85,7 +85,7 @@ def test_gradients_are_those_of_the_formula() -> None:
     ]
     losses = [
         F.nll_loss(plainly(*leaves).flatten(0, 1), labels.flatten()),
-        copying_loss(SAME, leaves[0], Pointing(leaves[1], leaves[2], ids), labels),
+        label_loss(SAME, leaves[0], Pointing(leaves[1], leaves[2], ids), labels),
     ]
     for expected, given in (ways, losses):
         wanted = torch.autograd.grad(expected, leaves)
