@@ -4,18 +4,19 @@ import copy
 import json
 import shlex
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from datasets import DatasetDict
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoTokenizer,
-    DataCollatorForSeq2Seq,
     PreTrainedTokenizerFast,
     ProgressCallback,
     Seq2SeqTrainingArguments,
@@ -25,11 +26,10 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
-from chatbot.checkpoints import load_chatbot, save_chatbot
-from chatbot.decoding import unspoken_tokens
+from chatbot.checkpoints import save_chatbot
 from chatbot.evaluation import Perplexity, measure_perplexity
-from chatbot.modeling import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration
-from chatbot.presets import DEFAULT_GENERATION_PRESET, generation_preset, model_preset
+from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
+from chatbot.training_average import WeightAverage
 from chatbot.training_callbacks import (
     InterruptCallback,
     SampleReplies,
@@ -50,17 +50,16 @@ from chatbot.training_checkpoints import (
     sole_run,
     write_atomically,
 )
-from chatbot.training_data import (
-    Chatbot,
-    learned_and_validated,
-    prepared_data,
-    settings_of,
-    weigh_sources,
-)
+from chatbot.training_curve import CURVE_NAME, draw_learning_curve
+from chatbot.training_data import learned_and_validated, prepared_data, settings_of, weigh_sources
+from chatbot.training_dialogues import ReplyCollator, join_replies
+from chatbot.training_model import first_model, load_start, reads_dialogues
 from chatbot.training_record import RunRecord
-from chatbot.training_run import SCRATCH, SHIPPED, TrainingRun
+from chatbot.training_run import TrainingRun
 
 RUN_NAME = "run.yaml"
+JOINED_NAME = ".dialogues.arrow"  # hidden: what a run that was cut off leaves is no run
+JOINED_CONTEXTS = 3  # contexts of full length that a row of joined replies may be long
 SPEED_STEPS = 24  # that are timed where a run is to take so many minutes
 DEFAULT_PROMPTS = ["hi", "what is your name?", "i had a bad day.", "what should i cook tonight?"]
 
@@ -70,6 +69,8 @@ def train(
 ) -> Perplexity | None:
     """Train, and leave the model in `run.output`/model: the best, or the last, as the run says.
 
+    Under `torchrun` or `accelerate launch` every process calls this; the first writes the files.
+
     Args:
         run: What to train on what, and how.
         resume: Whether to go on from the newest checkpoint of the run.
@@ -77,7 +78,8 @@ def train(
         command: The command line that asked for it, for the run's record.
 
     Returns:
-        Perplexity on validation; None where the training was interrupted.
+        Perplexity on validation; None where the training was interrupted, and in all processes but
+        the first.
 
     Raises:
         FileExistsError: The run's folder exists, and neither `resume` nor `overwrite` is given; or
@@ -86,40 +88,86 @@ def train(
         OSError: The folder cannot be written to, or the disk is full.
         ValueError: A setting or the data is not possible, or the loss became no number.
     """
-    _check_folder(run.folder, resume, overwrite)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    with sole_run(run.folder):
-        return _train(run, resume, RunRecord(run, resume, command))
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    if processes.is_main_process:
+        _check_folder(run.folder, resume, overwrite)
+        run.folder.mkdir(parents=True, exist_ok=True)
+    with sole_run(run.folder) if processes.is_main_process else nullcontext():
+        return _train(run, resume, RunRecord(run, resume, command), processes)
 
 
-def _train(run: TrainingRun, resume: bool, record: RunRecord) -> Perplexity | None:
-    folder = run.folder
-    checkpoint = _starting_point(folder) if resume else None
+def _train(
+    run: TrainingRun, resume: bool, record: RunRecord, processes: PartialState
+) -> Perplexity | None:
+    folder, is_first = run.folder, processes.is_main_process
+    checkpoint = None
+    if resume:
+        with processes.main_process_first():  # which removes broken ones
+            checkpoint = _starting_point(folder)
     set_seed(run.trainer.get("seed", 42))
-    start = _start(run)
-    folders = prepared_data(run, start, resume)
+    start = load_start(run)
+    with processes.main_process_first():
+        folders = prepared_data(run, start, resume)
     tokenizer = AutoTokenizer.from_pretrained(folders["data"] / "tokenizer")
-    model = _model(run, start, tokenizer, folders["data"])
+    model = first_model(run, start, tokenizer, folders["data"])
     data = learned_and_validated(run, folders)
-    print(f"{model.num_parameters() / 1e6:.1f} M parameters, {len(tokenizer)} tokens, ", end="")
-    print(f"{len(data['train']):,} replies to learn, {len(data['validation']):,} to validate")
+    record.describe(folders, data["train"].unique("source"))
+    processes.print(
+        f"{model.num_parameters() / 1e6:.1f} M parameters, {len(tokenizer)} tokens, "
+        f"{len(data['train']):,} replies to learn, {len(data['validation']):,} to validate"
+    )
+    seed = run.trainer.get("seed", 42)
+    weights = {**settings_of(folders["data"])["weights"], **run.source_weights}
+    data["train"] = weigh_sources(data["train"], weights, seed)
+    batch = run.trainer["per_device_train_batch_size"]
+    if reads_dialogues(run, model):
+        longest = JOINED_CONTEXTS * model.config.max_source_positions
+        replies = len(data["train"])
+        with processes.main_process_first():
+            data["train"] = join_replies(
+                data["train"], tokenizer, longest, folder / JOINED_NAME, anew=is_first
+            )
+        batch = max(1, round(batch * len(data["train"]) / replies))
+        processes.print(f"Dialogues in one pass: {len(data['train']):,} rows, {batch} a batch")
+    run_as = _but(run, per_device_train_batch_size=batch)
 
     interrupt, divergence = InterruptCallback(), Divergence()
     callbacks = [interrupt, divergence]
-    trainer = _trainer(run, model, tokenizer, data, callbacks)  # refuses what is not possible
-    if not resume:
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of the run that is replaced
-    write_atomically(folder / RUN_NAME, yaml.safe_dump(vars(run), sort_keys=False))
-    record.begin(folders, data["train"].unique("source"))
+    trainer = _trainer(run_as, model, tokenizer, data, callbacks)  # refuses what is not possible
+    if is_first:
+        if not resume:
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of the run replaced
+        write_atomically(folder / RUN_NAME, yaml.safe_dump(vars(run), sort_keys=False))
+        record.write()
     if run.minutes is not None:
         if record.steps is None:
-            record.steps = _choose_steps(run, model, tokenizer, data, record, run.minutes)
-            record.write()
-        print(f"{record.steps['max_steps']:,} steps for {run.minutes:g} minutes")
-        trainer = _trainer(_but(run, **_steps(record)), model, tokenizer, data, callbacks)
+            chosen = [_choose_steps(run_as, model, tokenizer, data, record, run.minutes)]
+            record.steps = broadcast_object_list(chosen)[0]
+            if is_first:
+                record.write()
+        processes.print(f"{record.steps['max_steps']:,} steps for {run.minutes:g} minutes")
+        trainer = _trainer(_but(run_as, **_steps(record)), model, tokenizer, data, callbacks)
+    if run.average is not None:
+        trainer.keep_average(WeightAverage(model, run.average, checkpoint))
     with interrupt:
-        _train_or_explain(trainer, checkpoint)
-    step = trainer.state.global_step
+        _train_or_explain(run, trainer, checkpoint)
+    if not is_first:
+        return None
+    (folder / JOINED_NAME).unlink(missing_ok=True)
+    return _finish(run, trainer, tokenizer, data, record, interrupt, divergence)
+
+
+def _finish(
+    run: TrainingRun,
+    trainer: ExactTrainer,
+    tokenizer: PreTrainedTokenizerFast,
+    data: DatasetDict,
+    record: RunRecord,
+    interrupt: InterruptCallback,
+    divergence: Divergence,
+) -> Perplexity | None:
+    """Save and measure what was trained, and say how to go on."""
+    folder, model, step = run.folder, trainer.model, trainer.state.global_step
     write_atomically(folder / "log.json", json.dumps(trainer.state.log_history, indent=1) + "\n")
     if interrupt.asked and step < trainer.state.max_steps:
         record.end("interrupted", step)
@@ -138,6 +186,10 @@ def _train(run: TrainingRun, resume: bool, record: RunRecord) -> Perplexity | No
         )
     perplexity = measure_perplexity(model, tokenizer, data["validation"])
     record.end("finished", step)
+    try:
+        draw_learning_curve(trainer.state.log_history, folder / CURVE_NAME)
+    except ImportError as error:
+        print(f"No {CURVE_NAME}: {error}")
     print(f"Validation perplexity: {perplexity}")
     print(f"Chat with it: chatbot chat {_quoted(folder / 'model')}")
     return perplexity
@@ -145,33 +197,6 @@ def _train(run: TrainingRun, resume: bool, record: RunRecord) -> Perplexity | No
 
 def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
-
-
-def _start(run: TrainingRun) -> Chatbot | None:
-    """The model that is continued, and its tokenizer. None: a new one."""
-    if run.start == SCRATCH:
-        return None
-    return load_chatbot(None if run.start == SHIPPED else run.start)
-
-
-def _model(
-    run: TrainingRun, start: Chatbot | None, tokenizer: PreTrainedTokenizerFast, prepared: Path
-) -> RnnSeq2SeqForConditionalGeneration:
-    if start is None:
-        model = build_model(run, tokenizer, settings_of(prepared)["max_source_tokens"])
-    else:
-        model = start[0]
-    if run.trainer.get("label_smoothing_factor") and model.config.copy:
-        raise ValueError(
-            "trainer.label_smoothing_factor is not possible with copy=True, whose probabilities of "
-            "copied words it would smooth too; allowed: 0, or model.copy false."
-        )
-    if start is not None and start[1].get_vocab() != tokenizer.get_vocab():
-        raise ValueError(
-            f"start={run.start!r} is not possible: {prepared} was prepared with another tokenizer; "
-            "allowed: its sources, or start=scratch."
-        )
-    return model
 
 
 def _but(run: TrainingRun, **trainer: Any) -> TrainingRun:
@@ -192,7 +217,7 @@ def _choose_steps(
     minutes: float,
 ) -> dict[str, float]:
     """Time a few steps and an evaluation of a copy, and share out what is left of the minutes."""
-    print("Measuring how fast this machine is ...")
+    PartialState().print("Measuring how fast this machine is ...")
     clock = StepClock()
     short = {"max_steps": SPEED_STEPS, "eval_strategy": "no", "save_strategy": "no"}
     trial = _but(run, **short, load_best_model_at_end=False, logging_strategy="no")
@@ -212,35 +237,6 @@ def _choose_steps(
         "seconds_per_evaluation": evaluation,
         "max_steps": max(1, int(left / (clock.seconds_per_step + evaluation / every))),
     }
-
-
-def build_model(
-    run: TrainingRun, tokenizer: PreTrainedTokenizerFast, max_source_tokens: int
-) -> RnnSeq2SeqForConditionalGeneration:
-    """A new model of the run's size for a tokenizer; its `generate()` samples, and ends."""
-    settings = dict(run.model)
-    sizes = model_preset(settings.pop("preset", "tiny"))
-    if settings.get("attention") == "none" or settings.get("decoder_vocab_size"):
-        sizes.pop("copy")  # a preset's wish gives way; said outright, it is refused
-    known = {"vocab_size": len(tokenizer), "max_source_positions": max_source_tokens}
-    try:
-        config = RnnSeq2SeqConfig(**{**known, **sizes, **settings})
-    except StrictDataclassError as error:  # a value of the wrong kind; ours are ValueErrors
-        raise ValueError(f"model: {' '.join(str(error).split())}") from error
-    model = RnnSeq2SeqForConditionalGeneration(config)
-    preset = generation_preset(DEFAULT_GENERATION_PRESET)
-    model.generation_config.update(
-        do_sample=True,
-        temperature=preset.temperature,
-        top_p=preset.top_p,
-        top_k=0,
-        no_repeat_ngram_size=preset.no_repeat_ngram_size,
-        min_new_tokens=preset.min_new_tokens,
-        max_length=None,
-        max_new_tokens=preset.max_new_tokens,
-        suppress_tokens=unspoken_tokens(tokenizer),
-    )
-    return model
 
 
 def _trainer(
@@ -264,11 +260,11 @@ def _trainer(
     trainer = ExactTrainer(
         model=model,
         args=arguments,
-        train_dataset=weigh_sources(data["train"], run.source_weights),
+        train_dataset=data["train"],
         eval_dataset=data["validation"],
         processing_class=tokenizer,
         # lengths in eights: fewer shapes, so that memory is found again instead of asked for anew
-        data_collator=DataCollatorForSeq2Seq(tokenizer, model, pad_to_multiple_of=8),
+        data_collator=ReplyCollator(tokenizer, model, pad_to_multiple_of=8),
         callbacks=callbacks,
     )
     trainer.remove_callback(ProgressCallback)
@@ -286,7 +282,7 @@ def _arguments(run: TrainingRun) -> Seq2SeqTrainingArguments:
         raise ValueError(f"trainer: {error}") from error
 
 
-def _train_or_explain(trainer: ExactTrainer, checkpoint: Path | None) -> None:
+def _train_or_explain(run: TrainingRun, trainer: ExactTrainer, checkpoint: Path | None) -> None:
     """Train. What a full disk or too little memory raises becomes an error that says what to do."""
     folder = Path(trainer.args.output_dir)
     try:
@@ -297,7 +293,7 @@ def _train_or_explain(trainer: ExactTrainer, checkpoint: Path | None) -> None:
     except (OSError, RuntimeError, SafetensorError, MemoryError) as error:
         unfinished = discard_unfinished(folder)
         if _is_out_of_memory(error):
-            size = trainer.args.per_device_train_batch_size
+            size = run.trainer["per_device_train_batch_size"]
             raise MemoryError(
                 f"out of memory with batches of {size}: lower trainer.per_device_train_batch_size "
                 "(twice the trainer.gradient_accumulation_steps for half of it trains the same), "
@@ -309,6 +305,8 @@ def _train_or_explain(trainer: ExactTrainer, checkpoint: Path | None) -> None:
             f"{folder}: a checkpoint could not be saved ({error}). Those before it are whole: "
             f"make room, then: chatbot train {_quoted(folder.parent / RUN_NAME)} --resume"
         ) from error
+    if trainer.average is not None:
+        trainer.average.keep()
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -29,6 +29,8 @@ class SampleReplies(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        if not state.is_world_process_zero:
+            return
         preset = generation_preset(DEFAULT_GENERATION_PRESET)
         replies = generate_replies(
             kwargs["model"], self.tokenizer, self.conversations, preset, seed=0

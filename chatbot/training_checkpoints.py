@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
+from chatbot.training_average import WeightAverage
+
 MANIFEST = "manifest.json"
 LOCK = ".lock"
 
@@ -32,7 +34,25 @@ class ExactTrainer(Seq2SeqTrainer):
 
     As it stands, batches of like length are drawn from torch's global generator, which is elsewhere
     when an epoch is begun a second time: a run resumed within its second epoch sees other batches.
+    Where an average of the weights is kept, that is what is evaluated.
     """
+
+    average: WeightAverage | None = None
+
+    def keep_average(self, average: WeightAverage) -> None:
+        """Average the weights from now on. In a checkpoint, the manifest comes after it."""
+        self.average = average
+        self.callback_handler.callbacks.insert(0, average)
+
+    def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
+        with self.average.in_place() if self.average else nullcontext():
+            metrics: dict[str, float] = super().evaluate(*args, **options)
+        return metrics
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.average is not None:
+            self.average.load(Path(self.state.best_model_checkpoint))
 
     def _get_train_sampler(self, *args: Any, **options: Any) -> Sampler[int] | None:
         sampler = super()._get_train_sampler(*args, **options)

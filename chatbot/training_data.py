@@ -96,8 +96,11 @@ def with_validation(data: DatasetDict) -> DatasetDict:
     )
 
 
-def weigh_sources(examples: Dataset, weights: dict[str, int]) -> Dataset:
-    """Examples of each source as often as its weight says (default once)."""
+def weigh_sources(examples: Dataset, weights: dict[str, float], seed: int) -> Dataset:
+    """Examples of each source as often as its weight says (default once).
+
+    The fraction of a weight is that of the dialogues that are taken once more, drawn by `seed`.
+    """
     unknown = set(weights) - set(examples.unique("source"))
     if unknown:
         raise ValueError(
@@ -106,11 +109,15 @@ def weigh_sources(examples: Dataset, weights: dict[str, int]) -> Dataset:
         )
     if not weights:
         return examples
-    sources = np.array(examples["source"])
-    parts = [examples.select(np.flatnonzero(~np.isin(sources, list(weights))))]
-    for source, weight in weights.items():
-        parts += [examples.select(np.flatnonzero(sources == source))] * weight
-    weighed = concatenate_datasets(parts)
+    columns = examples.with_format("numpy", columns=["source", "dialogue"])
+    sources, dialogues = columns["source"][:], columns["dialogue"][:]
+    chosen = [np.flatnonzero(~np.isin(sources, list(weights)))]
+    for source, weight in sorted(weights.items()):
+        own = np.flatnonzero(sources == source)
+        chosen += [own] * int(weight)
+        drawn = np.random.default_rng(seed).random(dialogues[own].max() + 1) < weight % 1
+        chosen.append(own[drawn[dialogues[own]]])
+    weighed = examples.select(np.concatenate(chosen))
     if not len(weighed):
         raise ValueError("source_weights: no example is left to learn from.")
     return weighed

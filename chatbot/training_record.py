@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import yaml
+from accelerate import PartialState
 
 from chatbot import __version__
 from chatbot.data import REPORT_NAME
@@ -51,8 +52,8 @@ class RunRecord:
         """Since this session began."""
         return time.monotonic() - self.began
 
-    def begin(self, folders: dict[str, Path], sources: Sequence[str]) -> None:
-        """Write all that is known before the first step, of prepared folders by what they are for.
+    def describe(self, folders: dict[str, Path], sources: Sequence[str]) -> None:
+        """Note what is learned from: prepared folders by what they are for.
 
         Raises:
             ValueError: The run is resumed on other data than it began with.
@@ -62,7 +63,6 @@ class RunRecord:
             raise ValueError("--resume: the data is not that which the run began with.")
         self.data = data
         self.licences = _licences(sources)
-        self.write()
 
     def end(self, how: str, step: int) -> None:
         """Write how a session went."""
@@ -75,6 +75,7 @@ class RunRecord:
             "steps": self.steps,
             "seed": self.config["trainer"].get("seed", 42),
             "threads": torch.get_num_threads(),
+            "processes": PartialState().num_processes,
             "data": self.data,
             "licences": self.licences,
             "versions": {

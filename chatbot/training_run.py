@@ -6,6 +6,7 @@
 Unknown keys are refused with the nearest right name.
 """
 
+import math
 import re
 from dataclasses import dataclass, field, fields
 from inspect import signature
@@ -74,7 +75,12 @@ class TrainingRun:
         prepare: Options of `chatbot.data.prepare`, where `data` are sources.
         model: `preset`, and fields of `RnnSeq2SeqConfig` that differ from it.
         trainer: Fields of transformers' `Seq2SeqTrainingArguments`.
-        source_weights: How often the examples of a source are seen in one epoch. Default 1.
+        source_weights: How often the examples of a source are seen in one epoch: 2.5 is twice, and
+            half of its dialogues once more. Default 1, or what was said when they were prepared.
+        one_pass: Whether all replies of a dialogue are learned in one pass. None: where that is
+            possible, which it is not with a bidirectional encoder.
+        average: Decay of an exponential moving average of the weights, which is then what is
+            evaluated and kept. None: none.
         patience: Evaluations without a better validation loss after which training stops.
         minutes: How long to train: speed is measured, and the number of steps chosen from it.
         max_minutes: Wall-clock limit of the training. None: none.
@@ -90,7 +96,9 @@ class TrainingRun:
     prepare: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
-    source_weights: dict[str, int] = field(default_factory=dict)
+    source_weights: dict[str, float] = field(default_factory=dict)
+    one_pass: bool | None = None
+    average: float | None = None
     patience: int = 3
     minutes: float | None = None
     max_minutes: float | None = None
@@ -118,10 +126,10 @@ class TrainingRun:
         self.trainer = {**defaults, **given}
         _check_numbers(self.trainer)
         for source, weight in self.source_weights.items():
-            if type(weight) is not int or weight < 0:
+            if not _is_number(weight) or not 0 <= weight < math.inf:
                 raise ValueError(
                     f"source_weights.{source}={weight!r} is not possible; "
-                    "allowed: a whole number of at least 0."
+                    "allowed: a number of at least 0."
                 )
         checks = {
             "data": (_are_texts(self.data), "a list of paths"),
@@ -129,6 +137,11 @@ class TrainingRun:
             "start": (isinstance(self.start, str) and self.start, "scratch, shipped, or a folder"),
             "replay": (_is_number(self.replay) and 0 <= self.replay < 1, "from 0 to below 1"),
             "hold_out": (isinstance(self.hold_out, bool), "true, false"),
+            "one_pass": (self.one_pass in (None, True, False), "true, false, null"),
+            "average": (
+                self.average is None or (_is_number(self.average) and 0 < self.average < 1),
+                "a number between 0 and 1, or null",
+            ),
             "patience": (
                 type(self.patience) is int and self.patience > 0,
                 "a whole number of at least 1",

@@ -74,8 +74,18 @@ MUTANTS = [
     ),
     Mutant(
         "the copying loss forgets num_items_in_batch", "copying",
-        "(len(mixed) if num_items_in_batch is None else num_items_in_batch)",
-        "len(mixed)",
+        "(len(logits) if num_items_in_batch is None else num_items_in_batch)",
+        "len(logits)",
+    ),
+    Mutant(
+        "a reply starts from the state before its own", "dialogues",
+        "(ends[:, item] > reply_positions[item, reply])",
+        "(ends[:, item] >= reply_positions[item, reply])",
+    ),
+    Mutant(
+        "the loss of dialogues forgets num_items_in_batch", "modeling",
+        "items = lengths.sum() if num_items_in_batch is None else num_items_in_batch",
+        "items = lengths.sum()",
     ),
     Mutant(
         "reordering forgets the keys", "cache",

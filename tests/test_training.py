@@ -90,6 +90,7 @@ def test_a_run_leaves_a_folder_that_explains_itself(finished: Finished) -> None:
     folder = finished.run.folder
     assert {entry.name for entry in folder.iterdir()} == {
         "checkpoints",
+        "learning_curve.svg",
         "log.json",
         "model",
         "run.json",
@@ -221,7 +222,7 @@ def test_a_broken_checkpoint_is_not_resumed_from(
 @pytest.mark.usefixtures("capsys")  # what libraries print stays in memory
 def test_a_full_disk_while_training_is_explained(prepared: Path, tmp_path: Path) -> None:
     run = small_run(prepared, tmp_path / "run")
-    with full_disk(10_000), pytest.raises(OSError, match=r"make room, then: .*run\.yaml --resume"):
+    with full_disk(45_000), pytest.raises(OSError, match=r"make room, then: .*run\.yaml --resume"):
         quietly(run)
     assert list((run.folder / "checkpoints").iterdir()) == []
     assert not (run.folder / "model").exists()
@@ -342,7 +343,9 @@ def test_a_tenth_is_held_out_where_no_dialogue_is_for_validation(prepared: Path)
 
 
 def rows(*sources: str) -> Dataset:
-    return Dataset.from_dict({"source": list(sources), "number": list(range(len(sources)))})
+    """One example of each dialogue."""
+    numbers = list(range(len(sources)))
+    return Dataset.from_dict({"source": list(sources), "dialogue": numbers, "number": numbers})
 
 
 @pytest.mark.parametrize(
@@ -354,8 +357,28 @@ def rows(*sources: str) -> Dataset:
         ({"a": 0, "b": 3}, [1, 1, 1]),
     ],
 )
-def test_sources_are_seen_as_often_as_they_weigh(given: dict[str, int], numbers: list[int]) -> None:
-    assert sorted(weigh_sources(rows("a", "b", "a"), given)["number"]) == numbers
+def test_sources_are_seen_as_often_as_they_weigh(
+    given: dict[str, float], numbers: list[int]
+) -> None:
+    assert sorted(weigh_sources(rows("a", "b", "a"), given, 0)["number"]) == numbers
+
+
+def test_the_fraction_of_a_weight_draws_dialogues_by_the_seed() -> None:
+    examples = rows(*"a" * 400, *"b" * 100)
+    counts = Counter(weigh_sources(examples, {"a": 1.25}, 0)["number"])
+    again = [number for number, count in counts.items() if count == 2]
+    assert counts.total() == len(again) + 500
+    assert 70 < len(again) < 130  # of 400 a quarter
+    assert max(again) < 400
+    assert Counter(weigh_sources(examples, {"a": 1.25}, 0)["number"]) == counts
+    assert Counter(weigh_sources(examples, {"a": 1.25}, 1)["number"]) != counts
+
+
+def test_all_replies_of_a_dialogue_are_drawn_together() -> None:
+    examples = Dataset.from_dict({"source": ["a"] * 60, "dialogue": [n // 3 for n in range(60)]})
+    drawn = Counter(weigh_sources(examples, {"a": 0.5}, 0)["dialogue"])
+    assert 0 < len(drawn) < 20
+    assert set(drawn.values()) == {3}
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from chat_helpers import sample_tokenizer
 
 from chatbot.data import prepare
-from chatbot.training import build_model
+from chatbot.training_model import build_model
 from chatbot.training_run import TRAINER_DEFAULTS, TrainingRun, load_run, parse_overrides
 
 YAML = """\
@@ -148,8 +148,10 @@ def test_unknown_options_are_refused(option: str, message: str) -> None:
         ("model: small", "model='small': allowed are key: value pairs."),
         ("trainer: [1]", "trainer=[1]: allowed are key: value pairs."),
         ("source_weights: 4", "source_weights=4: allowed are key: value pairs."),
-        ("source_weights: {a: -1}", "source_weights.a=-1 is not possible; allowed: a whole number"),
-        ("source_weights: {a: 1.5}", "source_weights.a=1.5 is not possible"),
+        ("source_weights: {a: -1}", "source_weights.a=-1 is not possible; allowed: a number of"),
+        ("source_weights: {a: .inf}", "source_weights.a=inf is not possible"),
+        ("one_pass: maybe", "one_pass='maybe' is not possible; allowed: true, false, null."),
+        ("average: 1", "average=1 is not possible; allowed: a number between 0 and 1, or null."),
         ("source_weights: {a: often}", "source_weights.a='often' is not possible"),
         ("patience: 0", "patience=0 is not possible; allowed: a whole number of at least 1."),
         ("patience: three", "patience='three' is not possible"),

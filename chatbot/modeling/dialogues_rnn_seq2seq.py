@@ -43,7 +43,7 @@ def read_turns(
             f"reply_positions={reply_positions.tolist()} is not possible; allowed: positions that "
             f"rise in each dialogue, below {length}, then -1."
         )
-    strides, last = _strides(reply_positions), reply_positions.amax(1, keepdim=True)
+    strides = _strides(reply_positions)
     states, outputs, places, finals = stack.zero_state(embeddings), [], [], []
     for start, end in strides:
         steps = start[:, None] + torch.arange(int((end - start).max()), device=end.device)
@@ -51,7 +51,7 @@ def read_turns(
         index = steps.clamp(max=length - 1)[..., None].expand(-1, -1, embeddings.shape[2])
         layers, states = stack(embeddings.gather(1, index), states, padding)
         outputs.append(layers[-1])
-        places.append(torch.where(padding | (steps > last), length, steps))
+        places.append(torch.where(padding, length, steps).clamp(max=length))
         kinds = zip(*states, strict=True)  # hidden states of all layers, and cells
         finals.append([torch.cat(kind, dim=1) for kind in kinds])
     turns = torch.cat(outputs, dim=1)
