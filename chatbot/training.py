@@ -78,8 +78,7 @@ def train(
         command: The command line that asked for it, for the run's record.
 
     Returns:
-        Perplexity on validation; None where the training was interrupted, and in all processes but
-        the first.
+        Perplexity on validation; None where the training was interrupted.
 
     Raises:
         FileExistsError: The run's folder exists, and neither `resume` nor `overwrite` is given; or
@@ -151,48 +150,48 @@ def _train(
         trainer.keep_average(WeightAverage(model, run.average, checkpoint))
     with interrupt:
         _train_or_explain(run, trainer, checkpoint)
-    if not is_first:
-        return None
-    (folder / JOINED_NAME).unlink(missing_ok=True)
-    return _finish(run, trainer, tokenizer, data, record, interrupt, divergence)
+    interrupted = interrupt.asked and trainer.state.global_step < trainer.state.max_steps
+    perplexity = None
+    if not interrupted and divergence.step is None:
+        perplexity = measure_perplexity(model, tokenizer, data["validation"])
+    if is_first:
+        (folder / JOINED_NAME).unlink(missing_ok=True)
+        _finish(run, trainer, tokenizer, record, perplexity, divergence.step)
+    return perplexity
 
 
 def _finish(
     run: TrainingRun,
     trainer: ExactTrainer,
     tokenizer: PreTrainedTokenizerFast,
-    data: DatasetDict,
     record: RunRecord,
-    interrupt: InterruptCallback,
-    divergence: Divergence,
-) -> Perplexity | None:
-    """Save and measure what was trained, and say how to go on."""
-    folder, model, step = run.folder, trainer.model, trainer.state.global_step
-    write_atomically(folder / "log.json", json.dumps(trainer.state.log_history, indent=1) + "\n")
-    if interrupt.asked and step < trainer.state.max_steps:
+    perplexity: Perplexity | None,
+    diverged: int | None,
+) -> None:
+    """Save what was trained, and say how to go on."""
+    folder, step, log = run.folder, trainer.state.global_step, trainer.state.log_history
+    write_atomically(folder / "log.json", json.dumps(log, indent=1) + "\n")
+    if perplexity is None and diverged is None:
         record.end("interrupted", step)
         print(f"Stopped and saved. Go on with: chatbot train {_quoted(folder / RUN_NAME)} --resume")
-        return None
-    save_chatbot(
-        model, tokenizer, folder / "model", dtype=getattr(torch, run.save_dtype), overwrite=True
-    )
-    if divergence.step is not None:
+        return
+    dtype = getattr(torch, run.save_dtype)
+    save_chatbot(trainer.model, tokenizer, folder / "model", dtype=dtype, overwrite=True)
+    if diverged is not None:
         record.end("diverged", step)
         raise ValueError(
-            f"step {divergence.step}: the loss is not a number any more. {folder / 'model'} holds "
+            f"step {diverged}: the loss is not a number any more. {folder / 'model'} holds "
             "the best weights before that. Try a lower trainer.learning_rate (it was "
             f"{run.trainer['learning_rate']:g}) or trainer.max_grad_norm "
             f"({run.trainer['max_grad_norm']:g}), more trainer.warmup_steps, or trainer.bf16 false."
         )
-    perplexity = measure_perplexity(model, tokenizer, data["validation"])
     record.end("finished", step)
     try:
-        draw_learning_curve(trainer.state.log_history, folder / CURVE_NAME)
+        draw_learning_curve(log, folder / CURVE_NAME)
     except ImportError as error:
         print(f"No {CURVE_NAME}: {error}")
     print(f"Validation perplexity: {perplexity}")
     print(f"Chat with it: chatbot chat {_quoted(folder / 'model')}")
-    return perplexity
 
 
 def _quoted(path: Path) -> str:

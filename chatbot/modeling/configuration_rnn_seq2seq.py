@@ -91,13 +91,13 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
     copy: bool = False
     residual: bool = False
     layer_norm: bool = False
-    dropout: float = 0.1
-    embedding_dropout: float = 0.0
-    recurrent_dropout: float = 0.0
+    dropout: float | int = 0.1
+    embedding_dropout: float | int = 0.0
+    recurrent_dropout: float | int = 0.0
     share_embeddings: bool = True
     tie_word_embeddings: bool = True
     max_source_positions: int = 96
-    initializer_range: float = 0.05
+    initializer_range: float | int = 0.05
     quantization: Quantization = "none"
     format_version: int = 1
     use_cache: bool = True
