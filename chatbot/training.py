@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import shlex
 import shutil
 from contextlib import nullcontext
@@ -13,7 +14,7 @@ import torch
 import yaml
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from safetensors import SafetensorError
 from transformers import (
     AutoTokenizer,
@@ -27,6 +28,7 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 
 from chatbot.checkpoints import save_chatbot
+from chatbot.data import load_prepared
 from chatbot.evaluation import Perplexity, measure_perplexity
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
 from chatbot.training_average import WeightAverage
@@ -51,15 +53,25 @@ from chatbot.training_checkpoints import (
     write_atomically,
 )
 from chatbot.training_curve import CURVE_NAME, draw_learning_curve
-from chatbot.training_data import learned_and_validated, prepared_data, settings_of, weigh_sources
+from chatbot.training_data import (
+    Chatbot,
+    learned_and_validated,
+    prepared_data,
+    settings_of,
+    weigh_sources,
+)
 from chatbot.training_dialogues import ReplyCollator, join_replies
 from chatbot.training_model import first_model, load_start, reads_dialogues
 from chatbot.training_record import RunRecord
+from chatbot.training_retention import Retention, talk_with_itself
 from chatbot.training_run import TrainingRun
 
 RUN_NAME = "run.yaml"
 JOINED_NAME = ".dialogues.arrow"  # hidden: what a run that was cut off leaves is no run
+TALKS_NAME = "talks"
 JOINED_CONTEXTS = 3  # contexts of full length that a row of joined replies may be long
+OPENINGS = 1500  # of talks, about
+REHEARSED = 16  # replies of talks in a step
 SPEED_STEPS = 24  # that are timed where a run is to take so many minutes
 DEFAULT_PROMPTS = ["hi", "what is your name?", "i had a bad day.", "what should i cook tonight?"]
 
@@ -130,9 +142,14 @@ def _train(
         processes.print(f"Dialogues in one pass: {len(data['train']):,} rows, {batch} a batch")
     run_as = _but(run, per_device_train_batch_size=batch)
 
+    retention = None
+    if start is not None:
+        retention = _retention(run, start, folders["samples"], resume, processes)
+        run_as = _but(run_as, **_least_steps(run, len(data["train"]), processes.num_processes))
     interrupt, divergence = InterruptCallback(), Divergence()
     callbacks = [interrupt, divergence]
     trainer = _trainer(run_as, model, tokenizer, data, callbacks)  # refuses what is not possible
+    trainer.retention = retention
     if is_first:
         if not resume:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of the run replaced
@@ -140,12 +157,13 @@ def _train(
         record.write()
     if run.minutes is not None:
         if record.steps is None:
-            chosen = [_choose_steps(run_as, model, tokenizer, data, record, run.minutes)]
+            chosen = [_choose_steps(run_as, trainer, data, record, run.minutes)]
             record.steps = broadcast_object_list(chosen)[0]
             if is_first:
                 record.write()
         processes.print(f"{record.steps['max_steps']:,} steps for {run.minutes:g} minutes")
         trainer = _trainer(_but(run_as, **_steps(record)), model, tokenizer, data, callbacks)
+        trainer.retention = retention
     if run.average is not None:
         trainer.keep_average(WeightAverage(model, run.average, checkpoint))
     with interrupt:
@@ -158,6 +176,48 @@ def _train(
         (folder / JOINED_NAME).unlink(missing_ok=True)
         _finish(run, trainer, tokenizer, record, perplexity, divergence.step)
     return perplexity
+
+
+def _retention(
+    run: TrainingRun, start: Chatbot, samples: Path, resume: bool, processes: PartialState
+) -> Retention | None:
+    """What a continued model is held to; None where nothing is rehearsed or made noisy."""
+    if not (run.rehearse or run.noise):
+        return None
+    if processes.num_processes > 1:
+        raise ValueError(
+            f"rehearse={run.rehearse}, noise={run.noise} are not possible with "
+            f"{processes.num_processes} processes; allowed: 0 and 0, or one process."
+        )
+    (model, tokenizer), folder = start, run.folder / TALKS_NAME
+    seed = run.trainer.get("seed", 42)
+    if not (resume and (folder / "dataset_info.json").is_file()):  # which is written last
+        print("The model talks with itself, to rehearse what it knows ...")
+        contexts = load_prepared(samples)["train"]["input_ids"][:]
+        contexts = contexts[:: max(1, len(contexts) // OPENINGS)]
+        talks = talk_with_itself(model, tokenizer, contexts, seed)
+        shutil.rmtree(folder, ignore_errors=True)
+        talks.save_to_disk(folder)
+    return Retention(
+        copy.deepcopy(model),
+        tokenizer,
+        Dataset.load_from_disk(folder),
+        weight=run.rehearse,
+        noise=run.noise or 0.0,
+        batch_size=REHEARSED,
+        seed=seed,
+    )
+
+
+def _least_steps(run: TrainingRun, examples: int, processes: int) -> dict[str, int]:
+    """Steps of a continued model where its epochs would be too few of them."""
+    given = run.trainer
+    if run.minutes is not None or given.get("max_steps", -1) > 0:
+        return {}
+    accumulated = given.get("gradient_accumulation_steps", 1) * processes
+    every = math.ceil(examples / (given["per_device_train_batch_size"] * accumulated))
+    few = every * given["num_train_epochs"] < run.least_steps
+    return {"max_steps": run.least_steps} if few else {}
 
 
 def _finish(
@@ -208,19 +268,15 @@ def _steps(record: RunRecord) -> dict[str, int]:
 
 
 def _choose_steps(
-    run: TrainingRun,
-    model: RnnSeq2SeqForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerFast,
-    data: DatasetDict,
-    record: RunRecord,
-    minutes: float,
+    run: TrainingRun, like: ExactTrainer, data: DatasetDict, record: RunRecord, minutes: float
 ) -> dict[str, float]:
     """Time a few steps and an evaluation of a copy, and share out what is left of the minutes."""
     PartialState().print("Measuring how fast this machine is ...")
     clock = StepClock()
     short = {"max_steps": SPEED_STEPS, "eval_strategy": "no", "save_strategy": "no"}
     trial = _but(run, **short, load_best_model_at_end=False, logging_strategy="no")
-    trainer = _trainer(trial, copy.deepcopy(model), tokenizer, data, [clock])
+    trainer = _trainer(trial, copy.deepcopy(like.model), like.processing_class, data, [clock])
+    trainer.retention = like.retention
     trainer.train()
     every = len(trainer.get_train_dataloader()) / trainer.args.gradient_accumulation_steps
     if run.trainer["eval_strategy"] == "steps":
@@ -332,7 +388,9 @@ def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
     """Raise where there is nothing to go on from, or where a run would be overwritten."""
     found = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     # what is prepared, the lock, and what a preparation that was cut off left
-    others = any(name not in ("data", "replay") and not name.startswith(".") for name in found)
+    others = any(
+        name not in ("data", "samples", TALKS_NAME) and not name.startswith(".") for name in found
+    )
     if resume:
         if not found or (others and RUN_NAME not in found):
             raise ValueError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import RandomSampler, Sampler
 from transformers import (
     EarlyStoppingCallback,
@@ -24,6 +25,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
 from chatbot.training_average import WeightAverage
+from chatbot.training_retention import Retention
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
@@ -34,15 +36,28 @@ class ExactTrainer(Seq2SeqTrainer):
 
     As it stands, batches of like length are drawn from torch's global generator, which is elsewhere
     when an epoch is begun a second time: a run resumed within its second epoch sees other batches.
-    Where an average of the weights is kept, that is what is evaluated.
+    Where an average of the weights is kept, that is what is evaluated. `retention` holds a
+    continued model to what it was.
     """
 
     average: WeightAverage | None = None
+    retention: Retention | None = None
 
     def keep_average(self, average: WeightAverage) -> None:
         """Average the weights from now on. In a checkpoint, the manifest comes after it."""
         self.average = average
         self.callback_handler.callbacks.insert(0, average)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **options: Any
+    ) -> Any:
+        if self.retention is None or not model.training:
+            return super().compute_loss(model, inputs, *args, **options)
+        read = self.retention.disturb(inputs["input_ids"], inputs["attention_mask"])
+        inputs |= dict(zip(("input_ids", "attention_mask"), read, strict=True))
+        loss = super().compute_loss(model, inputs, *args, **options)
+        kept = self.retention.loss(self.model, self.state.global_step)
+        return loss + kept / self.args.gradient_accumulation_steps
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         with self.average.in_place() if self.average else nullcontext():

@@ -30,7 +30,8 @@ def draw_learning_curve(log: Sequence[Mapping[str, float]], path: Path) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label)
     axes.set(xlabel="step", ylabel="loss, nats a token")
-    axes.legend(loc="upper right")
+    if axes.lines:
+        axes.legend(loc="upper right")
     perplexity = axes.twinx()
     perplexity.set(yscale="log", ylabel="perplexity", ylim=np.exp(axes.get_ylim()))
     rates = [(entry["step"], entry["learning_rate"]) for entry in log if "learning_rate" in entry]

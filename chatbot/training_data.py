@@ -19,7 +19,7 @@ Chatbot = tuple[RnnSeq2SeqForConditionalGeneration, PreTrainedTokenizerFast]
 def prepared_data(
     run: TrainingRun, start: Chatbot | None = None, reuse: bool = False
 ) -> dict[str, Path]:
-    """The folders of examples that a run learns from, prepared if need be: `data`, and `replay`.
+    """The folders of examples that a run learns from, prepared if need be: `data`, and `samples`.
 
     A continued model reads with its own tokenizer, and contexts of the length it knows.
     """
@@ -38,31 +38,26 @@ def prepared_data(
     elif not (reuse and folders["data"].is_dir()):
         prepare(sources, folders["data"], **options, overwrite=True)
     if start is not None:
-        folders["replay"] = run.folder / "replay"
+        folders["samples"] = run.folder / "samples"
         settings = settings_of(folders["data"])
         lengths = {name: settings[name] for name in ("max_source_tokens", "max_target_tokens")}
-        prepare([samples], folders["replay"], tokenizer=start[1], **lengths, overwrite=True)
+        prepare([samples], folders["samples"], tokenizer=start[1], **lengths, overwrite=True)
     return folders
 
 
 def learned_and_validated(run: TrainingRun, folders: dict[str, Path]) -> DatasetDict:
     """The examples to learn, and those to validate on.
 
-    Of a continued model, a share of `run.replay` of the first are from the sample conversations, as
-    are all of the second where nothing of the data is held out.
+    A continued model is validated on the sample conversations too, which show what it forgets.
     """
     data = load_prepared(folders["data"])
-    if "replay" not in folders:
+    if "samples" not in folders:
         return with_validation(data)
-    samples = load_prepared(folders["replay"])
     parts = [data["train"]] if run.hold_out else [part for part in data.values() if len(part)]
-    own = concatenate_datasets(parts)
-    wanted = round(len(own) * run.replay / (1 - run.replay))
-    drawn = samples["train"].shuffle(seed=run.trainer.get("seed", 42))
-    validation = [data["validation"]] if run.hold_out else []
+    held_out = [data["validation"]] if run.hold_out else []
+    samples = load_prepared(folders["samples"])["validation"]
     return DatasetDict(
-        train=concatenate_datasets([own, drawn.select(range(min(wanted, len(drawn))))]),
-        validation=concatenate_datasets([*validation, samples["validation"]]),
+        train=concatenate_datasets(parts), validation=concatenate_datasets([*held_out, samples])
     )
 
 

@@ -91,6 +91,7 @@ def reads_dialogues(run: TrainingRun, model: RnnSeq2SeqForConditionalGeneration)
         ValueError: It should, and cannot.
     """
     faults = {
+        f"start={run.start}": run.start != SCRATCH,  # whose contexts are noisy, and its data small
         "model.bidirectional true": model.config.bidirectional,
         "trainer.label_smoothing_factor": bool(run.trainer.get("label_smoothing_factor")),
     }

@@ -50,8 +50,13 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 # which checkpoint is best.
 CONTINUED_DEFAULTS: dict[str, Any] = {
     **TRAINER_DEFAULTS,
-    "num_train_epochs": 20,
-    "learning_rate": 1e-3,
+    "num_train_epochs": 3,
+    "per_device_train_batch_size": 24,
+    "learning_rate": 2e-3,
+    "eval_strategy": "steps",
+    "eval_steps": 200,
+    "save_strategy": "steps",
+    "save_steps": 200,
     "load_best_model_at_end": False,
 }
 SCRATCH, SHIPPED = "scratch", "shipped"
@@ -70,7 +75,11 @@ class TrainingRun:
         output: Folder of the run: `model/`, `checkpoints/`, `data/` and the log.
         start: `scratch` for a new model, `shipped` to continue ours, or the folder of another one.
             None: ours where there are data, and neither these nor `model` say otherwise.
-        replay: Of a continued model: the share of our sample conversations among the examples.
+        rehearse: Of a continued model: weight of staying what it was in talks with itself, beside
+            what it learns.
+        noise: Of a continued model: the largest share of a context's words that go missing, and of
+            strange ones between. None: 0.7, or 0 where a part of the data is held out.
+        least_steps: Of a continued model, where neither steps nor minutes are given.
         hold_out: Whether part of the data is kept for validation and test. None: from scratch only.
         prepare: Options of `chatbot.data.prepare`, where `data` are sources.
         model: `preset`, and fields of `RnnSeq2SeqConfig` that differ from it.
@@ -91,7 +100,9 @@ class TrainingRun:
     data: list[str] = field(default_factory=list)
     output: str = "runs/tiny"
     start: str | None = None
-    replay: float = 0.2
+    rehearse: float = 2.0
+    noise: float | None = None
+    least_steps: int = 800
     hold_out: bool | None = None
     prepare: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
@@ -122,6 +133,8 @@ class TrainingRun:
             self.start = SHIPPED if _fits_shipped(self.data, self.prepare, self.model) else SCRATCH
         if self.hold_out is None:
             self.hold_out = self.start == SCRATCH
+        if self.noise is None:
+            self.noise = 0 if self.hold_out or self.start == SCRATCH else 0.7
         defaults = TRAINER_DEFAULTS if self.start == SCRATCH else CONTINUED_DEFAULTS
         self.trainer = {**defaults, **given}
         _check_numbers(self.trainer)
@@ -135,7 +148,12 @@ class TrainingRun:
             "data": (_are_texts(self.data), "a list of paths"),
             "output": (isinstance(self.output, str) and self.output, "a path"),
             "start": (isinstance(self.start, str) and self.start, "scratch, shipped, or a folder"),
-            "replay": (_is_number(self.replay) and 0 <= self.replay < 1, "from 0 to below 1"),
+            "rehearse": (
+                _is_number(self.rehearse) and 0 <= self.rehearse < math.inf,
+                "a number of at least 0",
+            ),
+            "noise": (_is_number(self.noise) and 0 <= self.noise < 1, "from 0 to below 1, or null"),
+            "least_steps": (type(self.least_steps) is int and self.least_steps >= 0, "0 or more"),
             "hold_out": (isinstance(self.hold_out, bool), "true, false"),
             "one_pass": (self.one_pass in (None, True, False), "true, false, null"),
             "average": (

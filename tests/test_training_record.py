@@ -144,8 +144,14 @@ def continued(tiny_chatbot_folder: Path, folder: Path, **fields: Any) -> Trainin
     )
 
 
+@pytest.fixture(autouse=True)
+def short_talks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A continued model rehearses less than it does in earnest."""
+    monkeypatch.setattr("chatbot.training.OPENINGS", 8)
+
+
 def test_a_model_is_continued(tiny_chatbot_folder: Path, tmp_path: Path) -> None:
-    run = continued(tiny_chatbot_folder, tmp_path, replay=0.25)
+    run = continued(tiny_chatbot_folder, tmp_path)
     run.trainer["learning_rate"] = 0.0
     _, printed = quietly(run)
     before, tokenizer = load_chatbot(tiny_chatbot_folder)
@@ -156,20 +162,33 @@ def test_a_model_is_continued(tiny_chatbot_folder: Path, tmp_path: Path) -> None
     assert all(torch.equal(weight, weights[name]) for name, weight in after.named_parameters())
     data = load_prepared(run.folder / "data")
     learned = sum(map(len, data.values()))  # a question held out would not be answered
-    samples = load_prepared(run.folder / "replay")["validation"]
-    wanted = f"{learned + round(learned / 3):,} replies to learn, {len(samples)} to validate"
-    assert wanted in printed
-    assert record_of(run)["licences"] == {"mine": "unknown", "sample-conversations": "Apache-2.0"}
+    samples = load_prepared(run.folder / "samples")["validation"]
+    assert f"{learned:,} replies to learn, {len(samples)} to validate" in printed
+    assert record_of(run)["licences"] == {"mine": "unknown"}
 
 
-def test_a_continued_run_may_hold_out_and_replay_nothing(
+def test_a_continued_run_may_hold_out_and_rehearse_nothing(
     tiny_chatbot_folder: Path, tmp_path: Path
 ) -> None:
-    run = continued(tiny_chatbot_folder, tmp_path, replay=0, hold_out=True)
+    run = continued(tiny_chatbot_folder, tmp_path, rehearse=0, hold_out=True)
+    assert run.noise == 0
     _, printed = quietly(run)
     train_part = load_prepared(run.folder / "data")["train"]
     assert f"{len(train_part)} replies to learn" in printed
-    assert record_of(run)["licences"] == {"mine": "unknown"}
+    assert not (run.folder / "talks").exists()
+
+
+def test_few_examples_are_seen_for_a_least_number_of_steps(
+    tiny_chatbot_folder: Path, tmp_path: Path
+) -> None:
+    run = continued(tiny_chatbot_folder, tmp_path, least_steps=60)
+    run.trainer |= {"max_steps": -1, "num_train_epochs": 1, "eval_strategy": "no"}
+    run.trainer |= {"save_strategy": "no"}
+    quietly(run)
+    assert record_of(run)["sessions"][0]["step"] == 60
+    run.least_steps = 1
+    quietly(run, overwrite=True)
+    assert record_of(run)["sessions"][0]["step"] < 60
 
 
 def test_a_continued_run_resumes(tiny_chatbot_folder: Path, tmp_path: Path) -> None:
@@ -242,7 +261,9 @@ def test_the_command_line_says_what_to_start_from(
     ("fields", "message"),
     [
         ({"model": {"hidden_size": 8}}, "which keeps its own sizes; allowed: start=scratch"),
-        ({"replay": 1.0}, "replay=1.0 is not possible; allowed: from 0 to below 1"),
+        ({"rehearse": -1}, "rehearse=-1 is not possible; allowed: a number of at least 0"),
+        ({"noise": 1.0}, "noise=1.0 is not possible; allowed: from 0 to below 1, or null"),
+        ({"least_steps": 0.5}, "least_steps=0.5 is not possible; allowed: 0 or more"),
         ({"hold_out": "no"}, "hold_out='no' is not possible; allowed: true, false"),
         ({"minutes": 0}, "minutes=0 is not possible; allowed: a number above 0, or null"),
         ({"start": 5}, "start=5 is not possible; allowed: scratch, shipped, or a folder"),

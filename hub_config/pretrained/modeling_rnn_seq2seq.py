@@ -728,8 +728,9 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             labels does without (None): it needs those of the labels alone.
         """
         if reply_positions is not None:
-            loss = self._dialogues_loss(input_ids, reply_positions, labels, **kwargs)
-            return Seq2SeqLMOutput(loss=loss)
+            return Seq2SeqLMOutput(
+                loss=self._dialogues_loss(input_ids, reply_positions, labels, **kwargs)
+            )
         if labels is not None:
             use_cache = False if past_key_values is None else use_cache
             if decoder_input_ids is None and decoder_inputs_embeds is None:
