@@ -24,7 +24,7 @@ from transformers import (
 
 from chatbot.checkpoints import load_chatbot
 from chatbot.data import clean_text
-from chatbot.decoding import generate, readable, reply_text
+from chatbot.decoding import confidence, generate, readable, reply_text, spoken_tokens
 from chatbot.explain import explain_reply
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
 from chatbot.presets import DEFAULT_GENERATION_PRESET, GenerationPreset, generation_preset
@@ -33,6 +33,7 @@ from chatbot.tokenization import encode_context
 MAX_MESSAGE_CHARACTERS = 10_000
 NOTHING_SAID = "I did not catch anything. What would you like to talk about?"
 NOTHING_TO_SAY = "I have no words for that yet. Could you put it another way?"
+FALLBACK = "I don't know that one yet."
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,12 @@ class Reply:
     """What the model answered, and what can be seen of why.
 
     Args:
-        text: The reply as a person reads it.
+        text: The reply as a person reads it: the first candidate, or a fixed sentence where that
+            has no word or too little confidence.
         tokens: Its tokens as text, `<end>` included where it came.
-        candidates: All replies that were compared, best first; `text` is the first.
+        candidates: All replies that were compared, best first.
         scores: log p of each candidate under the model.
+        confidence: Geometric mean of the model's probabilities of `tokens`, 0 to 1.
         attention: Weights, (tokens, source_tokens); None without attention.
         source_tokens: What the encoder read, as text.
         timing: How long it took.
@@ -62,6 +65,7 @@ class Reply:
     tokens: list[str]
     candidates: list[str]
     scores: list[float]
+    confidence: float
     attention: Tensor | None
     source_tokens: list[str]
     timing: Timing
@@ -81,6 +85,11 @@ class ChatSession:
         max_source_tokens: Tokens of history that the encoder reads. None: as in training.
         messages: What was said before.
         seed: Of the draws. None: a new one each time.
+        min_confidence: A reply of less confidence gives way to `fallback`. 0: none does.
+        fallback: What is said, and kept in the history, in its place.
+
+    Raises:
+        ValueError: An unknown preset, or a `min_confidence` outside 0 to 1.
     """
 
     def __init__(
@@ -92,12 +101,18 @@ class ChatSession:
         max_source_tokens: int | None = None,
         messages: Sequence[Mapping[str, Any]] = (),
         seed: int | None = None,
+        min_confidence: float = 0.0,
+        fallback: str = FALLBACK,
     ):
+        if not 0 <= min_confidence <= 1:
+            raise ValueError(f"min_confidence={min_confidence!r} is not possible; allowed: 0 to 1.")
         self.model = model
         self.tokenizer = tokenizer
         self.preset = generation_preset(preset) if isinstance(preset, str) else preset
         self.max_source_tokens = max_source_tokens or model.config.max_source_positions
         self.messages = [dict(message) for message in messages]
+        self.min_confidence = min_confidence
+        self.fallback = fallback
         self.generator = torch.Generator()
         if seed is None:
             self.generator.seed()
@@ -137,7 +152,8 @@ class ChatSession:
         """Answer a message, yielding the reply as it grows: each time the whole text so far.
 
         Closing the iterator early stops the model; what was said till then stays in the history.
-        The generator's return value is the `Reply`.
+        With a `min_confidence` nothing is shown before the whole reply is judged. The generator's
+        return value is the `Reply`.
 
         Raises:
             ValueError: The preset searches with beams, which cannot stream.
@@ -149,14 +165,15 @@ class ChatSession:
             yield NOTHING_SAID
             return _fixed_reply(NOTHING_SAID)
         stream = _Stream(self, self._context(message))
-        said = ""
+        shown = ""
         try:
             for said in stream:
-                yield said
+                if not self.min_confidence:
+                    yield (shown := said)
         finally:
             sequences = stream.stop()
             reply = self._finish(message, stream.context, sequences, stream.timing())
-        if reply.text != said:
+        if reply.text != shown:
             yield reply.text
         return reply
 
@@ -172,15 +189,17 @@ class ChatSession:
 
     def _finish(self, message: str, context: list[int], sequences: Tensor, timing: Timing) -> Reply:
         """Put message and reply into the history."""
-        candidates = [self._trim(sequence.tolist()) for sequence in sequences]
+        candidates = [spoken_tokens(self.tokenizer, row) for row in sequences.tolist()]
         texts = [reply_text(self.tokenizer, candidate) for candidate in candidates]
         looks = [explain_reply(self.model, context, candidate) for candidate in candidates]
-        best = candidates[0]
+        best, sure = candidates[0], confidence(looks[0].log_probabilities)
+        text = texts[0] if any(c.isalnum() for c in texts[0]) else NOTHING_TO_SAY
         reply = Reply(
-            text=texts[0] if any(c.isalnum() for c in texts[0]) else NOTHING_TO_SAY,
+            text=text if sure >= self.min_confidence else self.fallback,
             tokens=self._spell(best),
             candidates=texts,
             scores=[float(look.log_probabilities.sum()) for look in looks],
+            confidence=sure,
             attention=looks[0].attention,
             source_tokens=self._spell(context),
             timing=Timing(timing.first_token, timing.total, len(best)),
@@ -188,12 +207,6 @@ class ChatSession:
         self.messages.append({"role": "user", "content": message})
         self.messages.append({"role": "assistant", "content": reply.text})
         return reply
-
-    def _trim(self, sequence: list[int]) -> list[int]:
-        """Without `<go>`, and without padding after `<end>`."""
-        end = self.tokenizer.eos_token_id
-        tokens = sequence[1:]
-        return tokens[: tokens.index(end) + 1] if end in tokens else tokens or [end]
 
     def _spell(self, tokens: list[int]) -> list[str]:
         return [self.tokenizer.decode([token]) for token in tokens]
@@ -263,4 +276,4 @@ def clean_message(text: str) -> str:
 
 
 def _fixed_reply(text: str) -> Reply:
-    return Reply(text, [], [text], [0.0], None, [], Timing(0.0, 0.0, 0))
+    return Reply(text, [], [text], [0.0], 1.0, None, [], Timing(0.0, 0.0, 0))

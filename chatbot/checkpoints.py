@@ -16,8 +16,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from chatbot.folders import whole_folder
 from chatbot.hub_files import hub_config_path
 from chatbot.modeling import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration
+from chatbot.tokenization import TARGET_TOKENIZER
 
-TARGET_TOKENIZER = "target_tokenizer"
 SizeField = Literal["vocab_size", "decoder_vocab_size"]
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")  # whole, or in shards
 

@@ -6,6 +6,8 @@
     chatbot report data/mine
     chatbot train scripts/configs/tiny.yaml --data data/mine
     chatbot evaluate runs/tiny/model data/mine
+    chatbot read runs/tiny/model runs/other/model --data data/mine
+    chatbot doctor runs/tiny/model data/mine
     chatbot export runs/tiny/model --to onnx --output runs/tiny/onnx
 
 Each imports what it needs when it runs: `chatbot --help` answers at once.
@@ -65,22 +67,28 @@ def _parser() -> argparse.ArgumentParser:
 
     chat = _command(commands, "chat", _chat, "talk in the terminal")
     _add_model(chat)
-    chat.add_argument("--preset", default="lively", help="how replies are chosen (lively)")
+    chat.add_argument("--preset", help="how replies are chosen (lively; of translations: precise)")
     chat.add_argument("--seed", type=int, help="of the draws; the same seed, the same chat")
+    _add_confidence(chat)
 
     serve = _command(commands, "serve", _serve, "talk in the browser")
     _add_model(serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     serve.add_argument("--port", type=int, help="port to listen on (7860, or the next free one)")
     serve.add_argument("--no-browser", action="store_true", help="do not open the page")
+    _add_confidence(serve)
 
     prepare = _command(commands, "prepare", _prepare, "make a dataset of conversations")
     _add_sources(prepare)
+    said = "chat, or seq2seq for pairs without speakers, as of translation (chat)"
+    prepare.add_argument("--task", default="chat", choices=("chat", "seq2seq"), help=said)
     _add_output(prepare, "folder to write")
     prepare.add_argument(
         "--tokenizer", type=Path, help="folder of a tokenizer; else one is trained"
     )
     _add_vocabulary(prepare)
+    prepare.add_argument("--target-vocab-size", type=int, help="of pairs (as --vocab-size)")
+    prepare.add_argument("--shared-vocabulary", action="store_true", help="one for both of a pair")
     prepare.add_argument("--max-source-tokens", type=int, default=96, help="of a context (96)")
     prepare.add_argument("--max-target-tokens", type=int, default=48, help="of a reply (48)")
     prepare.add_argument("--processes", type=int, help="that work side by side (one a core)")
@@ -114,10 +122,38 @@ def _parser() -> argparse.ArgumentParser:
         "--data mine.jsonl --model.attention dot --trainer.num_train_epochs 3"
     )
 
-    evaluate = _command(commands, "evaluate", _evaluate, "measure perplexity")
+    evaluate = _command(commands, "evaluate", _evaluate, "measure perplexity, or everything")
     evaluate.add_argument("model", type=Path, help="folder of a model")
     evaluate.add_argument("data", type=Path, help="folder that `chatbot prepare` wrote")
     evaluate.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    evaluate.add_argument("--output", type=Path, help="folder for all there is to know")
+    evaluate.add_argument("--overwrite", action="store_true", help="replace it where it exists")
+    said = "presets to generate with (lively)"
+    evaluate.add_argument("--decoding", default="lively", metavar="lively,greedy", help=said)
+    said = "replies that are generated and ranked (1000)"
+    evaluate.add_argument("--limit", type=int, default=1000, help=said)
+    said = "another model, or the --output of its evaluation"
+    evaluate.add_argument("--compare", type=Path, metavar="OTHER", help=said)
+
+    read = _command(commands, "read", _read, "compare replies blind, and say which are preferred")
+    said = "FOLDER, FOLDER@PRESET, or @PRESET of the shipped model"
+    read.add_argument("models", nargs="*", metavar="A B", help=said)
+    read.add_argument("--data", type=Path, help="folder that `chatbot prepare` wrote")
+    read.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    read.add_argument("--count", type=int, default=50, help="contexts (50)")
+    read.add_argument("--preset", default="lively", help="where A or B names none (lively)")
+    read.add_argument("--seed", type=int, default=0, help="of all draws (0)")
+    said = "keeps the answers; reading goes on where it exists (sheet.jsonl)"
+    read.add_argument("--output", type=Path, default=Path("sheet.jsonl"), help=said)
+    read.add_argument("--html", type=Path, help="write a page for a browser instead")
+    read.add_argument("--answers", type=Path, help="score these, which the page saved")
+
+    doctor = _command(commands, "doctor", _doctor, "find out what ails a model")
+    doctor.add_argument("model", type=Path, help="folder of a model")
+    doctor.add_argument("data", type=Path, help="folder that `chatbot prepare` wrote")
+    doctor.add_argument("--split", default="validation", choices=("train", "validation", "test"))
+    doctor.add_argument("--limit", type=int, default=300, help="replies that are examined (300)")
+    doctor.add_argument("--json", type=Path, metavar="FILE", help="write what was measured too")
 
     export = _command(commands, "export", _export, "write a model for onnxruntime, or in int8")
     _add_model(export)
@@ -150,6 +186,14 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_confidence(command: argparse.ArgumentParser) -> None:
+    unset: Any = {"default": argparse.SUPPRESS}  # the defaults are those of ChatSession
+    said = "reply with the fallback below this confidence, 0 to 1 (0: never)"
+    command.add_argument("--min-confidence", type=float, metavar="P", help=said, **unset)
+    said = "what is said then (I don't know that one yet.)"
+    command.add_argument("--fallback", metavar="TEXT", help=said, **unset)
+
+
 def _add_sources(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add(
@@ -166,7 +210,8 @@ def _add_sources(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="ROLE=NAME",
-        help="of a table: context=question; roles are context, reply, speaker, text, dialogue, ...",
+        help="of a table: context=question; roles are context, reply, speaker, text, dialogue, ... "
+        "(of pairs: source, target)",
     )
     add("--download", action="store_true", help="keep a copy of datasets of the Hub")
 
@@ -198,16 +243,28 @@ def _add_cleaning(command: argparse.ArgumentParser) -> None:
 def _chat(options: argparse.Namespace) -> int:
     from chatbot.terminal import run_terminal_chat
 
-    return run_terminal_chat(options.model, preset=options.preset, seed=options.seed)
+    return run_terminal_chat(
+        options.model, preset=options.preset, seed=options.seed, **_confidence(options)
+    )
 
 
 def _serve(options: argparse.Namespace) -> int:
     from chatbot.app import launch_app
 
     launch_app(
-        options.model, host=options.host, port=options.port, open_browser=not options.no_browser
+        options.model,
+        host=options.host,
+        port=options.port,
+        open_browser=not options.no_browser,
+        **_confidence(options),
     )
     return 0
+
+
+def _confidence(options: argparse.Namespace) -> dict[str, Any]:
+    """Of `--min-confidence` and `--fallback` what was given."""
+    given = vars(options)
+    return {name: given[name] for name in ("min_confidence", "fallback") if name in given}
 
 
 def _prepare(options: argparse.Namespace) -> int:
@@ -216,8 +273,11 @@ def _prepare(options: argparse.Namespace) -> int:
     report = prepare(
         options.sources,
         options.output,
+        task=options.task,
         tokenizer=options.tokenizer,
         vocab_size=options.vocab_size,
+        target_vocab_size=options.target_vocab_size,
+        shared_vocabulary=options.shared_vocabulary,
         level=options.level,
         lowercase=not options.keep_case,
         max_source_tokens=options.max_source_tokens,
@@ -298,25 +358,135 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from chatbot.checkpoints import load_chatbot
+    from chatbot.checkpoints import load_chatbot, load_target_tokenizer
     from chatbot.data import load_prepared
-    from chatbot.evaluation import perplexity_by_source
+    from chatbot.evaluation import group_table, perplexity_columns, score_tokens
 
+    if options.output is not None:
+        return _evaluate_all(options)
+    if options.compare is not None:
+        raise ValueError("--compare is not possible without --output")
     model, tokenizer = load_chatbot(options.model)
-    examples = load_prepared(options.data, tokenizer)[options.split]
+    chatbot = (model, load_target_tokenizer(options.model))
+    examples = load_prepared(options.data, tokenizer, chatbot[1])[options.split]
     if not len(examples):
         raise ValueError(
             f"{options.data}: its {options.split} split is empty; name another --split"
         )
-    for row in perplexity_by_source(model, tokenizer, examples):
-        print(row)
+    columns, of = perplexity_columns(score_tokens(*chatbot, examples)), examples["dialogue"]
+    whole = group_table(columns, of, ["all"] * len(examples))
+    for row in group_table(columns, of, examples["source"]) + whole:
+        token, word = (row[f"perplexity per {unit}"]["value"] for unit in ("token", "word"))
+        replies = f"({row['count']:,} replies)"
+        print(f"{row['name']}: {token:.1f} per token, {word:.1f} per word {replies}")
+    for name in columns:
+        print(f"{name:<20}", _with_interval(whole[0][name]))
     return 0
+
+
+def _evaluate_all(options: argparse.Namespace) -> int:
+    import json
+    from importlib.util import find_spec
+    from tempfile import TemporaryDirectory
+
+    from chatbot.checkpoints import load_chatbot, load_target_tokenizer
+    from chatbot.data import load_prepared
+    from chatbot.evaluation_report import RESULTS, evaluate
+    from chatbot.folders import check_replaceable
+
+    def run(model: Path, output: Path, *splits: str, other: Path | None = None) -> dict[str, Any]:
+        loaded, tokenizer = load_chatbot(model)
+        chatbot = (loaded, load_target_tokenizer(model))
+        return evaluate(
+            chatbot,
+            load_prepared(options.data, tokenizer, chatbot[1]),
+            output,
+            about=about | {"model": str(model)},
+            splits=list(dict.fromkeys(splits)),
+            decodings=options.decoding.split(","),
+            limit=options.limit,
+            other=other,
+            overwrite=options.overwrite,
+        )
+
+    missing = [name for name in ("matplotlib", "sacrebleu") if find_spec(name) is None]
+    if missing:
+        raise ImportError(f"--output needs {' and '.join(missing)}: install the extra `evaluate`")
+    check_replaceable(options.output, overwrite=options.overwrite, mark=RESULTS)
+    about = {"data": str(options.data), "limit": options.limit, "other": str(options.compare)}
+    with TemporaryDirectory() as scratch:
+        other = options.compare
+        if other is not None and (other / RESULTS).is_file():
+            limit = json.loads((other / RESULTS).read_text("utf-8"))["limit"]
+            if limit != options.limit:
+                raise ValueError(f"{other} was made with --limit {limit}: give the same")
+        elif other is not None:
+            other = Path(scratch) / "other"
+            run(options.compare, other, options.split)
+        results = run(options.model, options.output, options.split, "train", other=other)
+    for group, measures in results["splits"][options.split]["measures"].items():
+        for name, measured in measures.items():
+            print(f"{group}, {name}:", _with_interval(measured))
+    for row in results["comparison"]:
+        ours, theirs, gap = (_with_interval(row[name]) for name in ("ours", "theirs", "gap"))
+        print(f"{row['name']}: {ours} against {theirs}; gap {gap}, p {row['gap']['p']:.3f}")
+    print(f"Open it: {options.output / 'report.html'}")
+    return 0
+
+
+def _with_interval(of: dict[str, Any]) -> str:
+    interval = f" [{of['low']:.3f}, {of['high']:.3f}]" if "low" in of else ""
+    return f"{of['value']:.3f}{interval}"
+
+
+def _read(options: argparse.Namespace) -> int:
+    from chatbot import reading
+
+    if options.answers is not None:
+        print(reading.preference(reading.load_sheet(options.answers)))
+        return 0
+    if len(options.models) != 2 or options.data is None:
+        raise ValueError("two models and --data are needed, or --answers")
+    names = [name if "@" in name else f"{name}@{options.preset}" for name in options.models]
+    if options.output.exists():
+        sheet = reading.load_sheet(options.output)
+        if sheet[0]["names"] != names:
+            found = " and ".join(sheet[0]["names"])
+            raise ValueError(f"{options.output} compares {found}; name another --output")
+    else:
+        drawn: Any = {"split": options.split, "count": options.count, "seed": options.seed}
+        sheet = reading.make_sheet(names, options.data, **drawn)
+        reading.save_sheet(sheet, options.output)
+    if options.html is not None:
+        reading.write_page(sheet, options.html)
+        print(f"Open it: {options.html}")
+        return 0
+    try:
+        reading.read_sheet(sheet, options.output)
+    except EOFError:
+        print()
+    print(reading.preference(sheet))
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    """1 where something is broken: a script may stop there."""
+    from chatbot.checkpoints import load_chatbot
+    from chatbot.doctor import examine
+
+    model, tokenizer = load_chatbot(options.model)
+    found = examine(model, tokenizer, options.data, options.split, options.limit)
+    print(found)
+    if options.json is not None:
+        options.json.write_text(f"{found.as_json()}\n", "utf-8")
+    return int(found.findings[0][0] == "broken")
 
 
 def _export(options: argparse.Namespace) -> int:
     from chatbot.checkpoints import load_chatbot, load_target_tokenizer
     from chatbot.data import load_prepared
     from chatbot.export import DECODER, ENCODER, export_int8, export_onnx, sample_examples
+    from chatbot.tokenization import is_chat
 
     if options.to == "onnx" and options.data is not None:
         raise ValueError("--data is not possible with --to onnx; allowed: with --to int8")
@@ -330,11 +500,11 @@ def _export(options: argparse.Namespace) -> int:
             print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
         return 0
     if options.data is not None:
-        examples = load_prepared(options.data, tokenizer)["test"]
-    elif model.config.decoder_vocab_size == model.config.vocab_size:
+        examples = load_prepared(options.data, tokenizer, target)["test"]
+    elif model.config.decoder_vocab_size == model.config.vocab_size and is_chat(tokenizer):
         examples = sample_examples(tokenizer, model.config.max_source_positions)
     else:
-        raise ValueError("--to int8 needs --data for a model of two vocabularies")
+        raise ValueError("--to int8 needs --data for a model of two vocabularies, or of pairs")
     print(export_int8(model, tokenizer, options.output, examples, **kept))
     return 0
 

@@ -24,8 +24,8 @@ from transformers.generation import GenerateBeamEncoderDecoderOutput
 from transformers.generation.streamers import BaseStreamer
 
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
-from chatbot.presets import GenerationPreset
-from chatbot.tokenization import encode_context, is_lowercasing, restore_case
+from chatbot.presets import DEFAULT_GENERATION_PRESET, GenerationPreset
+from chatbot.tokenization import encode_context, is_chat, is_lowercasing, restore_case
 
 
 class GumbelNoise(LogitsProcessor):
@@ -40,6 +40,11 @@ class GumbelNoise(LogitsProcessor):
         return scores - torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
 
 
+def default_preset(tokenizer: PreTrainedTokenizerFast) -> str:
+    """A chat is drawn, a translation searched for."""
+    return DEFAULT_GENERATION_PRESET if is_chat(tokenizer) else "precise"
+
+
 def generate_replies(
     model: RnnSeq2SeqForConditionalGeneration,
     tokenizer: PreTrainedTokenizerFast,
@@ -47,19 +52,23 @@ def generate_replies(
     preset: GenerationPreset,
     *,
     seed: int = 0,
+    target_tokenizer: PreTrainedTokenizerFast | None = None,
 ) -> list[str]:
     """The reply to each conversation, all in one batch.
 
     Args:
-        conversations: Lists of messages that end with the user's.
+        conversations: Lists of messages that end with the user's. A model of parallel text
+            translates the last, and needs no other.
         preset: How replies are chosen.
         seed: Of the draws.
+        target_tokenizer: Of the replies, where the model has two vocabularies.
     """
+    written = target_tokenizer or tokenizer
     longest = model.config.max_source_positions
     contexts = [encode_context(tokenizer, messages, longest) for messages in conversations]
     generator = torch.Generator().manual_seed(seed)
-    sequences = generate(model, tokenizer, contexts, preset, generator).sequences
-    return [reply_text(tokenizer, sequence) for sequence in sequences]
+    sequences = generate(model, written, contexts, preset, generator).sequences
+    return [reply_text(written, sequence) for sequence in sequences]
 
 
 def generate(
@@ -109,6 +118,18 @@ def reply_text(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[int] | Tenso
 def readable(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
     """Decoded text, or the start of it, with the capitals that a lower-casing tokenizer lost."""
     return restore_case(text.strip()) if is_lowercasing(tokenizer) else text.strip()
+
+
+def spoken_tokens(tokenizer: PreTrainedTokenizerFast, sequence: Sequence[int]) -> list[int]:
+    """A generated sequence without `<go>`, and without padding after `<end>`; never empty."""
+    end = tokenizer.eos_token_id
+    tokens = list(sequence[1:])
+    return tokens[: tokens.index(end) + 1] if end in tokens else tokens or [end]
+
+
+def confidence(log_probabilities: Tensor) -> float:
+    """Geometric mean of the probabilities of a reply's tokens, whose log p are (tokens,)."""
+    return float(log_probabilities.mean().exp())
 
 
 def unspoken_tokens(tokenizer: PreTrainedTokenizerFast) -> list[int]:

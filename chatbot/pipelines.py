@@ -16,12 +16,13 @@ from reprlib import repr as short
 from typing import Any
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, Pipeline
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils.chat_template_utils import Chat
+from transformers.utils.hub import has_file
 
 from chatbot.chat import ChatSession, Reply, clean_message
-from chatbot.decoding import generate, reply_text
+from chatbot.decoding import default_preset, generate, reply_text
 from chatbot.hub_files import hub_config_path
 from chatbot.modeling import RnnSeq2SeqConfig
 from chatbot.presets import (
@@ -30,7 +31,7 @@ from chatbot.presets import (
     check_names,
     generation_preset,
 )
-from chatbot.tokenization import SPEAKERS, encode_context
+from chatbot.tokenization import SPEAKERS, TARGET_TOKENIZER, encode_context, is_chat
 
 TASK = "seq2seq-chat"
 PRESET_FIELDS = {field.name for field in fields(GenerationPreset)}
@@ -56,7 +57,8 @@ class Seq2SeqChatPipeline(Pipeline):
 
     Text in, the reply out; messages in, the messages with the reply out, as in transformers'
     text generation. A list of either gives a list of results, `batch_size` at a time, a generator
-    or a dataset an iterator of them.
+    or a dataset an iterator of them. A model of parallel text translates texts, and reads
+    the `target_tokenizer` of what it writes from its folder.
 
     Args, at construction or at each call:
         preset: A name of `hub_config/generation_presets.yaml`, or a `GenerationPreset`.
@@ -86,6 +88,11 @@ class Seq2SeqChatPipeline(Pipeline):
             allowed = RnnSeq2SeqConfig.model_type
             raise ValueError(f"model of type {kind!r} is not possible; allowed: {allowed!r}.")
         super().__init__(model, **options)
+        self.target_tokenizer = self.tokenizer
+        name, is_one = model.name_or_path, model.config.share_embeddings
+        if name and not is_one and has_file(name, f"{TARGET_TOKENIZER}/tokenizer.json"):
+            self.target_tokenizer = AutoTokenizer.from_pretrained(name, subfolder=TARGET_TOKENIZER)
+        self._forward_params.setdefault("preset", default_preset(self.tokenizer))
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
         if isinstance(inputs, (list, tuple)) and not inputs:  # transformers reads the first
@@ -119,6 +126,8 @@ class Seq2SeqChatPipeline(Pipeline):
         """Save model and tokenizer. The task itself stays with this package."""
         self.model.save_pretrained(save_directory, **options)
         self.tokenizer.save_pretrained(save_directory, **options)
+        if self.target_tokenizer is not self.tokenizer:
+            self.target_tokenizer.save_pretrained(Path(save_directory, TARGET_TOKENIZER), **options)
 
     def _sanitize_parameters(
         self,
@@ -136,6 +145,8 @@ class Seq2SeqChatPipeline(Pipeline):
         """Source tokens, (1, S). A conversation travels with them, to come back with the reply."""
         if max_source_tokens is None:
             max_source_tokens = self.model.config.max_source_positions
+        if not (is_chat(self.tokenizer) or isinstance(inputs, str)):
+            raise _refusal("inputs", inputs, "a text, which this model translates by itself")
         context = encode_context(self.tokenizer, read_messages(inputs), max_source_tokens)
         tokens = torch.tensor([context])
         messages = None if isinstance(inputs, str) else list(_messages(inputs))
@@ -168,7 +179,7 @@ class Seq2SeqChatPipeline(Pipeline):
             generator.manual_seed(seed)
         sequences = generate(
             self.model,
-            self.tokenizer,
+            self.target_tokenizer,
             [context for context in contexts for _ in range(copies)],
             preset,
             generator,
@@ -182,7 +193,9 @@ class Seq2SeqChatPipeline(Pipeline):
         self, model_outputs: dict[str, Any], return_full_text: bool = True
     ) -> list[dict[str, Any]]:
         """Each reply to one input as {"generated_text": ...}."""
-        replies = [reply_text(self.tokenizer, reply) for reply in model_outputs["sequences"][0]]
+        replies = [
+            reply_text(self.target_tokenizer, reply) for reply in model_outputs["sequences"][0]
+        ]
         messages = model_outputs["messages"]
         if messages is None or not return_full_text:
             return [{"generated_text": reply} for reply in replies]

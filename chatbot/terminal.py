@@ -1,13 +1,18 @@
 """The chat in the terminal: streamed replies, commands, line history; piped input works too."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from transformers.utils import logging
 
-from chatbot.chat import ChatSession
-from chatbot.presets import DEFAULT_GENERATION_PRESET, generation_presets
+from chatbot.chat import ChatSession, clean_message
+from chatbot.checkpoints import load_chatbot
+from chatbot.decoding import default_preset
+from chatbot.pipelines import Seq2SeqChatPipeline
+from chatbot.presets import generation_presets
+from chatbot.tokenization import is_chat
 
 HELP = """\
 /reset          forget the conversation
@@ -20,15 +25,26 @@ HELP = """\
 def run_terminal_chat(
     folder: Path | None = None,
     *,
-    preset: str = DEFAULT_GENERATION_PRESET,
+    preset: str | None = None,
     seed: int | None = None,
+    **confidence: Any,
 ) -> int:
-    """Talk until the input ends. Returns the exit status."""
+    """Talk until the input ends; `min_confidence` and `fallback` are those of `ChatSession`.
+
+    With a model of parallel text each line is translated. Returns the exit status.
+    """
     logging.disable_progress_bar()  # of loading: a chat needs none
-    session = ChatSession.from_pretrained(folder, preset=preset, seed=seed)
+    model, tokenizer = load_chatbot(folder)
+    preset = preset or default_preset(tokenizer)
     interactive = sys.stdin.isatty()
     if interactive:
         _remember_lines()
+    if not is_chat(tokenizer):
+        options = {"preset": preset, "seed": seed, **confidence}
+        _translate_lines(Seq2SeqChatPipeline(model, tokenizer=tokenizer, **options), interactive)
+        return 0
+    session = ChatSession(model, tokenizer, preset, seed=seed, **confidence)
+    if interactive:
         print("Talk to the bot. /help lists the commands, Ctrl-D leaves.")
     while (line := _read_line(interactive)) is not None:
         if line.startswith("/"):
@@ -38,6 +54,14 @@ def run_terminal_chat(
         elif line.strip():
             _answer(session, line, sys.stdout, prefix="bot> " if interactive else "")
     return 0
+
+
+def _translate_lines(translate: Callable[[str], Any], interactive: bool) -> None:
+    """Print a line for each line, a blank one for a blank one: two files stay parallel."""
+    if interactive:
+        print("Each line is translated by itself: there is no history. Ctrl-D leaves.")
+    while (line := _read_line(interactive)) is not None:
+        print(translate(line)[0]["generated_text"] if clean_message(line) else "", flush=True)
 
 
 def run_command(session: ChatSession, line: str) -> str:

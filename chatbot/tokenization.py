@@ -7,13 +7,15 @@ The result is a plain `PreTrainedTokenizerFast`, which needs none of this code t
 
 and the labels of the next reply are `fine, thanks<end>`. Whatever a person types stays text: a
 special token spelled in a message is broken up (`<end>` becomes `< end>`) before it is tokenized.
-This module knows nothing of models.
+Parallel text has no speakers and no history: the encoder reads `ciao<end>`, and the labels are
+`hi<end>`. This module knows nothing of models.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tokenizers import (
@@ -33,8 +35,12 @@ PAD, UNK, GO, END, USER, BOT = "<pad>", "<unk>", "<go>", "<end>", "<user>", "<bo
 SPECIAL_TOKENS = (PAD, UNK, GO, END, USER, BOT)  # in the order of their ids, 0 to 5
 SPEAKERS = {"user": USER, "assistant": BOT}
 DEFAULT_VOCAB_SIZE = 4096
+TARGET_TOKENIZER = "target_tokenizer"  # in a tokenizer's folder: that of what is written
 
 Level = Literal["bpe", "unigram", "word", "char"]
+Tokenizers = list[
+    PreTrainedTokenizerFast
+]  # one, or that of what is read and that of what is written
 
 CHAT_TEMPLATE = (
     "{%- for message in messages %}"
@@ -119,6 +125,18 @@ def is_lowercasing(tokenizer: PreTrainedTokenizerFast) -> bool:
     return normalizer is not None and normalizer.normalize_str("A") == "a"
 
 
+def is_chat(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether it reads conversations: that of parallel text has no chat template. So a folder of
+    a model, or of data, tells its task."""
+    return tokenizer.chat_template is not None
+
+
+def load_tokenizers(folder: Path) -> Tokenizers:
+    """The tokenizer of what is read, and, where there is one, that of what is written."""
+    folders = [folder, folder / TARGET_TOKENIZER]
+    return [PreTrainedTokenizerFast.from_pretrained(each) for each in folders if each.is_dir()]
+
+
 def encode_turn(tokenizer: PreTrainedTokenizerFast, role: str, text: str) -> list[int]:
     """Ids of one turn, `<user>hi<end>`. Raises ValueError for an unknown role."""
     return encode_turns(tokenizer, [{"role": role, "content": text}])[0]
@@ -149,7 +167,11 @@ def encode_context(
 
     The ids of `apply_chat_template(messages, add_generation_prompt=True)` where those fit, else cut
     as in `join_turns`; turns older than the cut are not tokenized.
+
+    Of parallel text it is the last message alone, `ciao<end>`, cut like a reply.
     """
+    if not is_chat(tokenizer):
+        return encode_reply(tokenizer, messages[-1]["content"], max_source_tokens)
     newest_first = (encode_turn(tokenizer, m["role"], m["content"]) for m in reversed(messages))
     return join_turns(tokenizer, newest_first, max_source_tokens)
 

@@ -1,7 +1,8 @@
-"""Measure perplexity: `chatbot evaluate` under another name.
+"""Evaluate a model: `chatbot evaluate` under another name.
 
     python scripts/evaluate.py runs/mine/model data/mine
-    python scripts/evaluate.py runs/mine/model data/mine --split validation
+    python scripts/evaluate.py runs/mine/model data/mine --output runs/mine/evaluation
+    python scripts/evaluate.py runs/mine/model data/mine --output b --compare runs/other/model
 
 `--help` lists the options.
 """

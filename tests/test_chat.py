@@ -1,17 +1,27 @@
 """A conversation: history, streaming, odd messages, sessions beside each other."""
 
 import copy
+import math
 import threading
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from chat_helpers import NEVER, Chatbot, make_chatbot, make_fixed_chatbot
 
 from chatbot import ChatSession, GenerationPreset
-from chatbot.chat import MAX_MESSAGE_CHARACTERS, NOTHING_SAID, NOTHING_TO_SAY, Reply, clean_message
+from chatbot.chat import (
+    FALLBACK,
+    MAX_MESSAGE_CHARACTERS,
+    NOTHING_SAID,
+    NOTHING_TO_SAY,
+    Reply,
+    clean_message,
+)
 from chatbot.tokenization import encode_context, restore_case
 
 LIVELY = GenerationPreset(temperature=1.0, max_new_tokens=16)
@@ -264,6 +274,76 @@ def test_a_reply_without_a_word_is_replaced(ask: Callable[[ChatSession, str], Re
     session = ChatSession(*punctuation, GenerationPreset(temperature=1.0, max_new_tokens=4), seed=0)
     assert ask(session, "hello").text == NOTHING_TO_SAY
     assert session.messages[-1]["content"] == NOTHING_TO_SAY
+
+
+SURE = 0.75  # of each `a`
+GREEDY = GenerationPreset(no_repeat_ngram_size=0, max_new_tokens=4)
+FOUR = "A a a a"
+ASKS = [ChatSession.reply, lambda session, message: read(session.stream(message))[1]]
+Ask = Callable[[ChatSession, str], Reply]
+
+
+def babbler(preset: GenerationPreset = GREEDY, **options: Any) -> ChatSession:
+    """It says ` a` with 3/4 and ends with 1/4, whatever was said."""
+    return ChatSession(*make_fixed_chatbot({"Ġa": SURE, "<end>": 1 - SURE}), preset, **options)
+
+
+@pytest.mark.parametrize("ask", ASKS)
+@pytest.mark.parametrize("preset", [GREEDY, LIVELY])
+def test_confidence_is_the_geometric_mean(ask: Ask, preset: GenerationPreset) -> None:
+    reply = ask(babbler(preset, seed=0), "hello")
+    ended = reply.tokens[-1] == "<end>"
+    said = len(reply.tokens) - ended
+    assert ended or said == preset.max_new_tokens
+    expected = (SURE**said * (1 - SURE) ** ended) ** (1 / len(reply.tokens))
+    assert reply.confidence == pytest.approx(expected, rel=1e-5)
+
+
+def test_confidence_knows_nothing_of_the_preset() -> None:
+    """A low temperature makes a draw certain, not the model."""
+    cold = replace(GREEDY, temperature=0.01)
+    assert babbler(cold, seed=0).reply("hello").confidence == pytest.approx(SURE)
+
+
+@pytest.mark.parametrize("ask", ASKS)
+def test_below_the_least_confidence_the_fallback_is_said(ask: Ask) -> None:
+    for least, answered in ((0.0, True), (0.74, True), (0.76, False), (1.0, False)):
+        session = babbler(min_confidence=least)
+        reply = ask(session, "hello")
+        assert reply.text == session.messages[-1]["content"] == (FOUR if answered else FALLBACK)
+        assert reply.candidates == [FOUR]
+        assert reply.tokens == [" a"] * 4
+    exact = ask(babbler(), "hello").confidence
+    assert ask(babbler(min_confidence=exact), "hello").text == FOUR
+    session = babbler(min_confidence=0.76, fallback="Ask my boss.")
+    assert ask(session, "hello").text == "Ask my boss."
+    assert "<bot>ask my boss.<end>" in "".join(ask(session, "and?").source_tokens)
+
+
+def test_beams_are_judged_by_the_best() -> None:
+    reply = babbler(BEAMS, min_confidence=0.74).reply("hello")
+    assert len(reply.candidates) == 4
+    assert reply.confidence == pytest.approx(math.exp(reply.scores[0] / len(reply.tokens)))
+    assert reply.confidence < 0.74
+    assert reply.text == FALLBACK
+
+
+def test_nothing_is_streamed_before_it_is_judged() -> None:
+    assert len(read(babbler().stream("hello"))[0]) > 1
+    for least, said in ((0.74, FOUR), (0.76, FALLBACK)):
+        texts, reply = read(babbler(min_confidence=least).stream("hello"))
+        assert texts == [reply.text] == [said]
+
+
+def test_nothing_said_is_no_lack_of_confidence() -> None:
+    session = babbler(min_confidence=1.0)
+    assert session.reply(" ").text == NOTHING_SAID
+
+
+@pytest.mark.parametrize("least", [-0.01, 1.01, float("nan")])
+def test_a_confidence_that_is_none_is_refused(tiny_chatbot: Chatbot, least: float) -> None:
+    with pytest.raises(ValueError, match=r"min_confidence=.* is not possible; allowed: 0 to 1\."):
+        ChatSession(*tiny_chatbot, min_confidence=least)
 
 
 def test_a_seed_decides_a_chat(tiny_chatbot: Chatbot) -> None:

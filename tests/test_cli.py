@@ -17,6 +17,7 @@ from chat_helpers import few_dialogues, write_dialogues
 from test_checkpoints import contents, full_disk
 
 import chatbot
+from chatbot.chat import FALLBACK
 from chatbot.cli import main
 from chatbot.data import Cleaning, load_prepared
 
@@ -69,7 +70,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit.value.code == 0
     text = capsys.readouterr().out
     commands = ("chat", "serve", "prepare", "report", "train-tokenizer", "train", "evaluate")
-    for command in (*commands, "export"):
+    for command in (*commands, "read", "doctor", "export"):
         assert re.search(rf"^ +{command}(  |$)", text, re.MULTILINE)
 
 
@@ -86,6 +87,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["prepare", "x.jsonl", "--output", "y", "--level", "z"], "invalid choice: 'z'"),
         (["evaluate", "x"], "the following arguments are required: data"),
         (["evaluate", "x", "y", "--split", "all"], "invalid choice: 'all'"),
+        (["chat", "--min-confidence", "x"], "invalid float value: 'x'"),
+        (["doctor", "x"], "the following arguments are required: data"),
     ],
 )
 def test_wrong_usage(
@@ -109,6 +112,24 @@ def test_a_chat_through_a_pipe(
     assert answers() == first
 
 
+def test_a_chat_that_is_never_sure_enough(
+    tiny_chatbot_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def answer(*options: str) -> str:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
+        assert main(["chat", str(tiny_chatbot_folder), *options]) == 0
+        return capsys.readouterr().out
+
+    assert answer("--min-confidence", "1") == f"{FALLBACK}\n"
+    assert answer("--min-confidence", "1", "--fallback", "Ask my boss.") == "Ask my boss.\n"
+    assert FALLBACK not in answer()
+    with pytest.raises(SystemExit):
+        main(["chat", "--help"])
+    assert FALLBACK in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("seed", ["-1", str(10**30)])
 def test_any_seed_will_do_or_is_refused(
     tiny_chatbot_folder: Path,
@@ -127,7 +148,7 @@ def test_an_unknown_preset_is_refused(
     assert said.startswith("chatbot chat: generation preset 'loud' is unknown; allowed: lively, ")
 
 
-@pytest.mark.parametrize("command", ["chat", "serve", "evaluate"])
+@pytest.mark.parametrize("command", ["chat", "serve", "evaluate", "doctor"])
 def test_bad_model_folders_are_refused(
     tiny_chatbot_folder: Path,
     prepared: Path,
@@ -136,7 +157,7 @@ def test_bad_model_folders_are_refused(
     command: str,
 ) -> None:
     def said(folder: Path) -> str:
-        data = [prepared] if command == "evaluate" else []
+        data = [prepared] if command in ("evaluate", "doctor") else []
         return complaint(capsys, [command, folder, *data])
 
     assert said(tmp_path / "nowhere").endswith("nowhere: no such model folder.")
@@ -178,8 +199,27 @@ def test_from_a_file_to_a_chat(
 
     assert main(["evaluate", str(run / "model"), str(data), "--split", "validation"]) == 0
     rows = capsys.readouterr().out.splitlines()
-    assert [row.partition(":")[0] for row in rows] == ["mine", "all"]
-    assert re.fullmatch(r"all: [\d.]+ per token, [\d.,e+]+ per word \(\d+ replies\)", rows[-1])
+    assert [row.partition(":")[0] for row in rows[:2]] == ["mine", "all"]
+    assert re.fullmatch(r"all: [\d.]+ per token, [\d.,e+]+ per word \(\d+ replies\)", rows[1])
+    interval = r" +[\d.]+ \[[\d.]+, [\d.]+\]"
+    for name, row in zip(("token", "word", "byte"), rows[2:], strict=False):
+        assert re.fullmatch(f"perplexity per {name}{interval}", row)
+    assert re.fullmatch(f"accuracy{interval}", rows[-1])
+
+    parts = ["evaluate", str(run / "model"), str(data), "--split", "validation", "--limit", "4"]
+    whole = [*parts, "--output", str(tmp_path / "whole")]
+    assert main([*whole, "--decoding", "greedy,precise"]) == 0
+    assert (tmp_path / "whole" / "predictions-precise-train.jsonl").is_file()
+    assert "precise, BLEU: " in capsys.readouterr().out
+    # against itself, as a model and as the folder of its evaluation
+    for other in (run / "model", tmp_path / "whole"):
+        options = ["--overwrite", "--decoding", "greedy", "--compare", str(other)]
+        assert main([*parts, "--output", str(tmp_path / "again"), *options]) == 0
+        *_, perplexity, f1, bleu, chrf, hint = capsys.readouterr().out.splitlines()
+        assert re.fullmatch(r"perplexity per word: .*; gap 1\.000 .*, p 1\.000", perplexity)
+        for name, row in (("F1", f1), ("BLEU", bleu), ("chrF", chrf)):
+            assert re.fullmatch(rf"greedy: {name}: (.+) against \1; gap 0\.000.*, p 1\.000", row)
+        assert hint == f"Open it: {tmp_path / 'again' / 'report.html'}"
 
 
 def test_a_run_in_yaml_and_its_refusals(
@@ -362,6 +402,59 @@ def test_measuring_needs_prepared_data(
     for data in (source, source.parent, source.parent / "nowhere"):
         said = complaint(capsys, ["evaluate", tiny_chatbot_folder, data])
         assert "has no preparation.json: not a folder of `chatbot prepare`." in said
+
+
+def test_what_evaluation_refuses(
+    tiny_chatbot_folder: Path,
+    prepared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["evaluate", tiny_chatbot_folder, prepared]
+    said = complaint(capsys, [*command, "--compare", tmp_path])
+    assert said == "chatbot evaluate: --compare is not possible without --output"
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "results.json").write_text('{"limit": 5}', "utf-8")
+    said = complaint(capsys, [*command, "--output", tmp_path / "old"])
+    assert said.endswith("old exists; replace it with --overwrite")
+    said = complaint(capsys, [*command, "--output", tmp_path / "x", "--compare", tmp_path / "old"])
+    assert said.endswith("old was made with --limit 5: give the same")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name[0] == "s" else name)
+    said = complaint(capsys, [*command, "--output", tmp_path / "x"])
+    assert said.endswith("--output needs sacrebleu: install the extra `evaluate`")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_blind_reading(
+    tmp_path: Path,
+    prepared: Path,
+    tiny_chatbot_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = str(tiny_chatbot_folder)
+    names = [model, f"{model}@greedy"]
+    command = ["read", *names, "--data", str(prepared), "--split", "train", "--count", "2"]
+    assert main([*command, "--html", "page.html"]) == 0
+    assert capsys.readouterr().out == "Open it: page.html\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("1\n"))  # and then the input ends
+    assert main(command) == 0
+    assert f"{model}@lively preferred to {model}@greedy: " in capsys.readouterr().out
+    monkeypatch.setattr(sys, "stdin", io.StringIO("1\n"))
+    assert main(command) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert " of 2, interval " in told
+    assert main(["read", "--answers", "sheet.jsonl"]) == 0
+    assert told.endswith(capsys.readouterr().out.rstrip("\n"))
+
+    said = complaint(capsys, ["read", *names[::-1], "--data", prepared])
+    assert said.endswith(f"compares {model}@lively and {model}@greedy; name another --output")
+    for arguments in ([], [names[0], "--data", prepared], names):
+        said = complaint(capsys, ["read", *arguments])
+        assert said == "chatbot read: two models and --data are needed, or --answers"
+    assert "page.html is no sheet" in complaint(capsys, ["read", "--answers", "page.html"])
 
 
 def scripts() -> list[Path]:

@@ -73,6 +73,19 @@ def test_other_commands_show_the_list(tiny_chatbot: Chatbot, line: str) -> None:
         assert preset in text
 
 
+@pytest.mark.parametrize("preset", ["greedy", "precise"])
+def test_unsure_replies_give_way_to_the_fallback(
+    tiny_chatbot_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    preset: str,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\nhow are you?\n"))
+    unsure = {"min_confidence": 1.0, "fallback": "Ask my boss."}
+    assert run_terminal_chat(tiny_chatbot_folder, preset=preset, **unsure) == 0
+    assert capsys.readouterr().out.splitlines() == ["Ask my boss."] * 2
+
+
 class CtrlC(io.StringIO):
     """An output that presses Ctrl-C when the first words are written to it."""
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from chatbot.app import strings
 from chatbot.app.inspection import hint, inspect_reply, note
-from chatbot.chat import MAX_MESSAGE_CHARACTERS, ChatSession, Reply, clean_message
+from chatbot.chat import FALLBACK, MAX_MESSAGE_CHARACTERS, ChatSession, Reply, clean_message
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
 from chatbot.presets import DEFAULT_GENERATION_PRESET, GenerationPreset, generation_preset
 
@@ -28,16 +28,29 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Bot:
-    """The model and its tokenizer, shared by all."""
+    """The model and its tokenizer, and when they do not answer, shared by all."""
 
     model: RnnSeq2SeqForConditionalGeneration
     tokenizer: PreTrainedTokenizerFast
+    min_confidence: float = 0.0
+    fallback: str = FALLBACK
+
+    def __post_init__(self) -> None:
+        # what is not possible is refused here, rather than at each message
+        self.session(generation_preset(DEFAULT_GENERATION_PRESET), [])
 
     def session(self, preset: GenerationPreset, messages: Sequence[Message]) -> ChatSession:
         """A conversation of this request alone."""
         newest = messages[-MAX_HISTORY_MESSAGES:]
         cleaned = [{**message, "content": clean_message(message["content"])} for message in newest]
-        return ChatSession(self.model, self.tokenizer, preset, messages=cleaned)
+        return ChatSession(
+            self.model,
+            self.tokenizer,
+            preset,
+            messages=cleaned,
+            min_confidence=self.min_confidence,
+            fallback=self.fallback,
+        )
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ def launch_app(
     host: str = "127.0.0.1",
     port: int | None = None,
     open_browser: bool = True,
+    **confidence: Any,
 ) -> None:
     """Serve the chat until Ctrl-C.
 
@@ -34,10 +35,12 @@ def launch_app(
         host: The address to listen at; 127.0.0.1 is this computer alone.
         port: None: 7860, or the next one that is free.
         open_browser: Open the page, where there is a screen and a person at a terminal.
+        confidence: `min_confidence` and `fallback`, as of `ChatSession`.
 
     Raises:
         OSError: The port cannot be used.
-        FileNotFoundError, ValueError: The folder holds no model of ours.
+        FileNotFoundError, ValueError: The folder holds no model of ours, or `min_confidence` is
+            outside 0 to 1.
     """
     os.environ.update(OFFLINE)
     # imported late: the environment comes first, and a busy port is said before the model loads
@@ -51,7 +54,7 @@ def launch_app(
 
     logging.disable_progress_bar()
 
-    page = build_page(*load_chatbot(model_folder))
+    page = build_page(*load_chatbot(model_folder), **confidence)
     try:
         url = start(page, host, chosen)
         print(strings.address(url), flush=True)

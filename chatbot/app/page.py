@@ -61,10 +61,12 @@ def theme() -> gr.themes.Base:
 
 
 def build_page(
-    model: RnnSeq2SeqForConditionalGeneration, tokenizer: PreTrainedTokenizerFast
+    model: RnnSeq2SeqForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    **confidence: Any,
 ) -> gr.Blocks:
-    """The chat with a model, ready to be launched."""
-    bot = Bot(model, tokenizer)
+    """The chat with a model, ready to be launched; `confidence` as of `launch_app`."""
+    bot = Bot(model, tokenizer, **confidence)
     with gr.Blocks(title=strings.TITLE, analytics_enabled=False) as page:
         gr.HTML(
             f"<header><h1>{strings.TITLE}</h1><p>{strings.TAGLINE}</p></header>", elem_id="head"

@@ -1,7 +1,8 @@
 """From files of dialogues to a dataset that a model trains on.
 
 In reading order: records (what a line holds), sources (other formats), splits, steps, cleaning,
-duplicates, dullness, selection (which dialogues are kept), examples, preparation, report.
+duplicates, dullness, workers, selection (which dialogues are kept), examples, example_files,
+preparation, report.
 """
 
 from chatbot.data.cleaning import Cleaning, DropReason, clean_dialogue, clean_text

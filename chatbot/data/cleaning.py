@@ -98,7 +98,10 @@ class StepLog:
         """One text or dialogue that a step changed into `after`, or removed in favour of it."""
         self.counts[step] += 1
         if len(self.examples[step]) < EXAMPLES:
-            self.examples[step].append({"before": before[:_SHOWN], "after": after[:_SHOWN]})
+            shown = {"before": before[:_SHOWN], "after": after[:_SHOWN]}
+            # half a pair of surrogates is no text that can be written
+            texts = {key: text.encode("utf-8", "replace").decode() for key, text in shown.items()}
+            self.examples[step].append(texts)
 
     def update(self, other: "StepLog") -> None:
         self.counts.update(other.counts)

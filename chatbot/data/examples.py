@@ -1,4 +1,4 @@
-"""Examples: each reply of a dialogue, with the context that it answers."""
+"""Examples: each reply of a dialogue with the context that it answers; each target of a pair."""
 
 from collections.abc import Iterator, Sequence
 from typing import TypedDict
@@ -6,7 +6,7 @@ from typing import TypedDict
 from transformers import PreTrainedTokenizerFast
 
 from chatbot.data.records import Message
-from chatbot.tokenization import cut_reply, encode_turns, join_turns
+from chatbot.tokenization import cut_reply, encode_reply, encode_turns, join_turns
 
 
 class Example(TypedDict):
@@ -39,3 +39,20 @@ def dialogue_examples(
                 reply=message["content"],
                 turn=index,
             )
+
+
+def pair_examples(
+    tokenizer: PreTrainedTokenizerFast,
+    messages: Sequence[Message],
+    *,
+    target_tokenizer: PreTrainedTokenizerFast,
+    max_source_tokens: int,
+    max_target_tokens: int,
+) -> Iterator[Example]:
+    """The example of a pair, given as two messages. None where a side is too long: cut short, the
+    two would not mean the same."""
+    source, target = (message["content"] for message in messages)
+    read = encode_reply(tokenizer, source, max_source_tokens + 1)
+    written = encode_reply(target_tokenizer, target, max_target_tokens + 1)
+    if len(read) <= max_source_tokens and len(written) <= max_target_tokens:
+        yield Example(input_ids=read, labels=written, reply=target, turn=1)

@@ -8,44 +8,47 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from hashlib import file_digest, sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 from uuid import uuid4
 
-from datasets import Dataset, DatasetDict, Features, List, NamedSplit, Value, load_from_disk
+from datasets import DatasetDict, load_from_disk
 from transformers import PreTrainedTokenizerFast
 
 from chatbot.data.cleaning import Cleaned, Cleaning, StepLog, apply_steps
 from chatbot.data.dullness import read_shard
-from chatbot.data.examples import dialogue_examples
-from chatbot.data.records import DataError, SourceFile
+from chatbot.data.example_files import write_examples
+from chatbot.data.examples import Example, dialogue_examples, pair_examples
+from chatbot.data.records import ROLES, DataError, SourceFile
 from chatbot.data.selection import select_dialogues
 from chatbot.data.sources import SourceOptions, find_sources, read_source
+from chatbot.data.sources.parallel import as_pairs
 from chatbot.data.splits import SPLITS, Split, split_of
 from chatbot.folders import check_replaceable, whole_folder
-from chatbot.tokenization import SPECIAL_TOKENS, Level, train_tokenizer
-
-FEATURES = Features(
-    {
-        "input_ids": List(Value("int32")),
-        "labels": List(Value("int32")),
-        "reply": Value("string"),
-        "dialogue": Value("int32"),  # its number within the split
-        "turn": Value("int32"),
-        "source": Value("string"),
-    }
+from chatbot.tokenization import (
+    SPECIAL_TOKENS,
+    TARGET_TOKENIZER,
+    Level,
+    Tokenizers,
+    is_chat,
+    load_tokenizers,
+    train_tokenizer,
 )
+
 REPORT_NAME = "preparation.json"
 _FORMAT = 1  # raised when the same sources and settings give other files
 _ONE_PROCESS = 8_000_000  # bytes of sources below which more processes take longer
 _TOKENIZER_TEXTS = 1_000_000  # turns that a tokenizer learns from
+_TOKENIZER_LENGTH = 2_000  # characters of each: what BPE takes grows with the square of a word
 
 Counts = dict[str, dict[str, int]]
+Task = Literal["chat", "seq2seq"]
 
 
 @dataclass(frozen=True)
@@ -67,21 +70,26 @@ class PreparationReport:
     For `leaks` also how many dialogues of each held-out split stood in another one."""
     made_from: dict[str, str]
     """SHA-256 of all that dialogues, tokenizer and examples each depend on."""
+    target_vocab_size: int | None = None
+    """Of the second tokenizer, where there are two."""
 
     def summary(self) -> str:
         """What was kept and what was dropped, a line a split."""
         lines = []
+        nouns = (
+            ("dialogues", "replies") if self.settings["task"] == "chat" else ("pairs", "examples")
+        )
         for split in SPLITS:
             kept, made = sum(self.dialogues[split].values()), sum(self.examples[split].values())
-            lines.append(f"{split}: {kept:,} dialogues, {made:,} replies")
+            lines.append(f"{split}: {kept:,} {nouns[0]}, {made:,} {nouns[1]}")
         reasons: Counter[str] = Counter()
         for sources in self.dropped.values():
             for counts in sources.values():
                 reasons.update(counts)
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
-        return "\n".join(
-            [*lines, f"dropped: {dropped or 'nothing'}", f"{self.vocab_size:,} tokens"]
-        )
+        sizes = [self.vocab_size, *filter(None, [self.target_vocab_size])]
+        tokens = f"{' and '.join(f'{size:,}' for size in sizes)} tokens"
+        return "\n".join([*lines, f"dropped: {dropped or 'nothing'}", tokens])
 
 
 def training_texts(
@@ -99,24 +107,33 @@ def training_texts(
             for _, dialogue in read_source(file, options):
                 cleaned = apply_steps(dialogue["messages"], cleaning, log)
                 if isinstance(cleaned, Cleaned) and split_of(cleaned.origin) != "test":
-                    yield from (message["content"] for message in cleaned.messages)
+                    yield from (m["content"][:_TOKENIZER_LENGTH] for m in cleaned.messages)
 
 
-def load_prepared(folder: Path, tokenizer: PreTrainedTokenizerFast | None = None) -> DatasetDict:
+def load_prepared(
+    folder: Path,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+    target_tokenizer: PreTrainedTokenizerFast | None = None,
+) -> DatasetDict:
     """The splits of a folder that `prepare` wrote.
 
     Raises:
         FileNotFoundError: `prepare` did not write it.
-        ValueError: Its ids are not those of `tokenizer`, where one is given.
+        ValueError: It is for another task than `tokenizer`, or its ids are not those of the
+            tokenizers, where they are given.
     """
     if not (folder / REPORT_NAME).is_file():
         raise FileNotFoundError(
             f"{folder} has no {REPORT_NAME}: not a folder of `chatbot prepare`."
         )
     if tokenizer is not None:
-        own = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
-        if own.get_vocab() != tokenizer.get_vocab():
-            raise ValueError(f"{folder} was prepared with another tokenizer than the model's.")
+        own = load_tokenizers(folder / "tokenizer")
+        if is_chat(own[0]) != is_chat(tokenizer):
+            task = "chat" if is_chat(own[0]) else "seq2seq"
+            raise ValueError(f"{folder} was prepared for task {task}, which is not the model's.")
+        for mine, other in ((own[0], tokenizer), (own[-1], target_tokenizer)):
+            if other is not None and mine.get_vocab() != other.get_vocab():
+                raise ValueError(f"{folder} was prepared with another tokenizer than the model's.")
     return load_from_disk(str(folder))
 
 
@@ -124,8 +141,11 @@ def prepare(
     sources: Sequence[Path | str],
     output: Path,
     *,
+    task: Task = "chat",
     tokenizer: PreTrainedTokenizerFast | Path | None = None,
     vocab_size: int | None = None,
+    target_vocab_size: int | None = None,
+    shared_vocabulary: bool = False,
     level: Level = "bpe",
     lowercase: bool = True,
     max_source_tokens: int = 96,
@@ -147,6 +167,10 @@ def prepare(
     `vocab_size`, `level` and `lowercase` mean what `train_tokenizer` says. `num_proc` processes
     work side by side, by default as many as there are cores; it changes nothing in the result.
 
+    With task `seq2seq` a dialogue is a pair, of a source that the user says and its target, and no
+    example has speakers. Two tokenizers are trained, the target's (of `target_vocab_size`, or as
+    many as the source's) lies in `tokenizer/target_tokenizer/`; with `shared_vocabulary` one.
+
     An `output` made from the same files with the same settings stays, whatever `overwrite` says.
 
     Raises:
@@ -160,16 +184,27 @@ def prepare(
             f"max_source_tokens={max_source_tokens}, max_target_tokens={max_target_tokens}, "
             f"num_proc={num_proc}: must be at least 4, 2 and 1"
         )
-    if tokenizer is not None and (vocab_size, level, lowercase) != (None, "bpe", True):
+    if task not in get_args(Task):
+        raise ValueError(f"task={task!r}: allowed are {', '.join(get_args(Task))}")
+    two = task == "seq2seq" and not shared_vocabulary
+    if (target_vocab_size is not None and not two) or (shared_vocabulary and task == "chat"):
+        raise ValueError("target_vocab_size, shared_vocabulary: allowed is one, with task seq2seq")
+    wanted = (vocab_size, target_vocab_size, shared_vocabulary, level, lowercase)
+    if tokenizer is not None and wanted != (None, None, False, "bpe", True):
         raise ValueError("vocab_size, level and lowercase are for training: not with a tokenizer")
-    ready = None if tokenizer is None else _load_tokenizer(tokenizer)
+    sizes = [vocab_size]
+    if two:
+        sizes.append(vocab_size if target_vocab_size is None else target_vocab_size)
+    ready = None if tokenizer is None else _given_tokenizers(tokenizer, task)
     cleaning = Cleaning.of(clean or {})
     options = SourceOptions(format, encoding, bot, columns or {}, streaming)
     files = find_sources(sources, options)
+    if task == "seq2seq":
+        files = [*map(as_pairs, files)]
     if not files:
         raise DataError("sources: none is given")
     hashes = {str(path): _sha256(path) for file in files for path in file.files}
-    given = ready.backend_tokenizer.to_str() if ready else [vocab_size, level, lowercase]
+    given = _hash([task, *(each.backend_tokenizer.to_str() for each in ready)]) if ready else None
     made_from = _made_from(
         dialogues=[
             [(str(file.path), file.split, file.source, file.format) for file in files],
@@ -179,7 +214,7 @@ def prepare(
             # nobody knows whether a dataset of the Hub is still the same
             str(uuid4()) if any(file.is_hub for file in files) else None,
         ],
-        tokenizer=given,
+        tokenizer=given or [task, sizes, level, lowercase],
         examples=[max_source_tokens, max_target_tokens],
     )
     old = _old_report(output)
@@ -205,21 +240,26 @@ def prepare(
             raise DataError(f"sources: no dialogue is left to train on (dropped: {dropped})")
         if old and old.made_from.get("tokenizer") == made_from["tokenizer"]:
             shutil.copytree(output / "tokenizer", built / "tokenizer", copy_function=_link)
-            ready = _load_tokenizer(built / "tokenizer")
+            ready = load_tokenizers(built / "tokenizer")
         else:
             if ready is None:
-                texts = _spread_texts(folder, sum(dialogues["train"].values()))
-                ready = train_tokenizer(
-                    texts, level=level, vocab_size=vocab_size, lowercase=lowercase
-                )
-            ready.save_pretrained(built / "tokenizer")
-        examples = _write_examples(built, scratch, max_source_tokens, max_target_tokens, num_proc)
+                number = sum(dialogues["train"].values())
+                ready = _train_tokenizers(folder, number, sizes, level, lowercase)
+            _save_tokenizers(ready, task, built / "tokenizer")
+        make = partial(
+            _examples,
+            tokenizer_folder=built / "tokenizer",
+            max_source_tokens=max_source_tokens,
+            max_target_tokens=max_target_tokens,
+        )
+        examples = write_examples(built, make, made_from["examples"], num_proc)
         report = PreparationReport(
             dialogues=dialogues,
             examples=examples,
             dropped=dropped,
-            vocab_size=len(ready),
+            vocab_size=len(ready[0]),
             settings={
+                "task": task,
                 "sources": [str(source) for source in sources],
                 "tokenizer": _tokenizer_settings(tokenizer, level, lowercase),
                 "max_source_tokens": max_source_tokens,
@@ -232,6 +272,7 @@ def prepare(
             skipped=skipped,
             steps=steps,
             made_from=made_from,
+            target_vocab_size=len(ready[1]) if len(ready) == 2 else None,
         )
         text = json.dumps(asdict(report), indent=2, ensure_ascii=False)
         (built / REPORT_NAME).write_text(f"{text}\n", encoding="utf-8")
@@ -274,73 +315,55 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _load_tokenizer(tokenizer: PreTrainedTokenizerFast | Path) -> PreTrainedTokenizerFast:
-    if isinstance(tokenizer, Path):
-        if not tokenizer.is_dir():
-            raise ValueError(f"tokenizer={tokenizer}: no such folder")
-        loaded: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(tokenizer)
-        return _load_tokenizer(loaded)
-    missing = [token for token in SPECIAL_TOKENS if token not in tokenizer.get_vocab()]
+def _given_tokenizers(tokenizer: PreTrainedTokenizerFast | Path, task: Task) -> Tokenizers:
+    if isinstance(tokenizer, Path) and not tokenizer.is_dir():
+        raise ValueError(f"tokenizer={tokenizer}: no such folder")
+    found = load_tokenizers(tokenizer) if isinstance(tokenizer, Path) else [tokenizer]
+    missing = [t for t in SPECIAL_TOKENS if any(t not in each.get_vocab() for each in found)]
     if missing:
         raise ValueError(f"tokenizer: it lacks {', '.join(missing)}; use one of train_tokenizer")
-    return tokenizer
+    if task == "chat" and not is_chat(found[0]):
+        raise ValueError("tokenizer: it has no chat template; allowed: with task seq2seq")
+    return found
 
 
-def _write_examples(
-    built: Path, scratch: Path, max_source_tokens: int, max_target_tokens: int, num_proc: int
-) -> Counts:
-    """Build the examples of every split and save them into `built`. Returns their counts."""
-    splits = DatasetDict()
-    for split in SPLITS:
-        shards = dialogue_shards(built, split)
-        if not shards:
-            # A generator that yields nothing is an error in `datasets`.
-            nothing: dict[str, list[Any]] = {name: [] for name in FEATURES}
-            splits[split] = Dataset.from_dict(nothing, features=FEATURES, split=NamedSplit(split))
-            continue
-        processes = min(num_proc, len(shards))
-        with _interrupts_as_such():
-            splits[split] = Dataset.from_generator(
-                _generate_examples,
-                features=FEATURES,
-                cache_dir=str(scratch / "cache"),
-                gen_kwargs={
-                    "shards": [str(shard) for shard in shards],
-                    "tokenizer_folder": str(built / "tokenizer"),
-                    "max_source_tokens": max_source_tokens,
-                    "max_target_tokens": max_target_tokens,
-                },
-                num_proc=processes if processes > 1 else None,
-                split=NamedSplit(split),
-            )
-    # An empty split is saved without a file, and then not loaded, unless one is asked for.
-    num_shards = {split: None if len(examples) else 1 for split, examples in splits.items()}
-    splits.save_to_disk(built, num_shards=num_shards)
-    return {split: dict(Counter(examples["source"])) for split, examples in splits.items()}
+def _train_tokenizers(
+    folder: Path, dialogues: int, sizes: Sequence[int | None], level: Level, lowercase: bool
+) -> Tokenizers:
+    """As many as there are sizes, on so many dialogues of the train split: two for two sides."""
+    sides = [ROLES] if len(sizes) == 1 else [(role,) for role in ROLES]
+    texts = (_spread_texts(folder, dialogues, roles) for roles in sides)
+    return [
+        train_tokenizer(text, level=level, vocab_size=size, lowercase=lowercase)
+        for text, size in zip(texts, sizes, strict=True)
+    ]
 
 
-@contextmanager
-def _interrupts_as_such() -> Iterator[None]:
-    """Ctrl-C makes the processes of `datasets` fail in other ways: it is the KeyboardInterrupt."""
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, KeyboardInterrupt):
-                raise KeyboardInterrupt from error
-            cause = cause.__context__
-        raise
+def _save_tokenizers(tokenizers: Tokenizers, task: Task, folder: Path) -> None:
+    """Write them as `load_tokenizers` finds them; those of pairs without a chat template."""
+    for tokenizer, name in zip(deepcopy(tokenizers), ("", TARGET_TOKENIZER), strict=False):
+        if task == "seq2seq":
+            tokenizer.chat_template = None
+        tokenizer.save_pretrained(folder / name)
 
 
-def _generate_examples(
-    shards: list[str], tokenizer_folder: str, max_source_tokens: int, max_target_tokens: int
+@lru_cache(maxsize=1)
+def _tokenizers_once(folder: Path) -> Tokenizers:
+    """For each process once: their memory is not given back."""
+    return load_tokenizers(folder)
+
+
+def _examples(
+    shard: Path, tokenizer_folder: Path, max_source_tokens: int, max_target_tokens: int
 ) -> Iterator[dict[str, Any]]:
-    # Strings and numbers only: `datasets` hashes the arguments, and splits the list of shards.
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder)
-    for record in (record for shard in shards for record in read_shard(Path(shard))):
-        for example in dialogue_examples(
-            tokenizer,
+    """The replies to learn of a file of dialogues."""
+    tokenizers = _tokenizers_once(tokenizer_folder)
+    make: Callable[..., Iterator[Example]] = dialogue_examples
+    if not is_chat(tokenizers[0]):
+        make = partial(pair_examples, target_tokenizer=tokenizers[-1])
+    for record in read_shard(shard):
+        for example in make(
+            tokenizers[0],
             record["messages"],
             max_source_tokens=max_source_tokens,
             max_target_tokens=max_target_tokens,
@@ -349,12 +372,13 @@ def _generate_examples(
                 yield {**example, "dialogue": record["dialogue"], "source": record["source"]}
 
 
-def _spread_texts(folder: Path, dialogues: int) -> Iterator[str]:
-    """Turns of the train split: all, or of so many dialogues, spread evenly, that memory lasts."""
+def _spread_texts(folder: Path, dialogues: int, roles: Sequence[str]) -> Iterator[str]:
+    """What these say in the train split: all, or so much, spread evenly, that memory lasts."""
     step = 1 + dialogues * 8 // _TOKENIZER_TEXTS  # a dialogue has about eight turns
     records = (r for shard in sorted(folder.glob("train-*.jsonl")) for r in read_shard(shard))
     for record in islice(records, 0, None, step):
-        yield from (message["content"] for message in record["messages"])
+        said = (message for message in record["messages"] if message["role"] in roles)
+        yield from (message["content"][:_TOKENIZER_LENGTH] for message in said)
 
 
 def _tokenizer_settings(

@@ -81,6 +81,9 @@ def csv_rows(path: Path, encoding: str | None = None) -> Iterator[tuple[int, dic
     delimiter = max(",\t;|", key=first.count)
     csv.field_size_limit(1 << 24)  # a quote that is never closed would swallow the whole file
     names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice:
+        raise DataError(f"{path}:1: two columns are called {twice!r}; allowed: one of each name")
     quoted = {"quoting": csv.QUOTE_NONE} if delimiter == "\t" else {"strict": True}
     rows = csv.reader(lines, delimiter=delimiter, **quoted)
     try:
@@ -142,6 +145,8 @@ def _array_items(path: Path, encoding: str | None) -> Iterator[tuple[int, Any]]:
             item = rest.lstrip(" \t\n,")
             line += rest.count("\n", 0, len(rest) - len(item))
             if item.startswith("]"):
+                if (item[1:] + stream.read(_CHUNK)).strip():
+                    raise DataError(f"{path}:{line}: text behind the array; allowed: one array")
                 return
             try:
                 value, end = decoder.raw_decode(item)

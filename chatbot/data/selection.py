@@ -6,35 +6,41 @@ stays, whichever came first. Only counts and one batch for each core are in memo
 """
 
 import json
-import signal
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO
 
 from datasets.utils.tqdm import tqdm
 
-from chatbot.data.cleaning import Cleaned, Cleaning, DropReason, StepLog, apply_steps
+from chatbot.data.cleaning import Cleaning, DropReason, StepLog, apply_steps
 from chatbot.data.dullness import mute_dull_replies
-from chatbot.data.duplicates import SIMILAR, DuplicateIndex, bands, similarity, triples
+from chatbot.data.duplicates import (
+    SIMILAR,
+    DuplicateIndex,
+    Repeats,
+    bands,
+    number_of,
+    similarity,
+    triples,
+)
 from chatbot.data.records import Message, SourceFile
 from chatbot.data.sources import SourceOptions, read_source
 from chatbot.data.splits import SPLITS, Split, dialogue_digest, split_of
+from chatbot.data.workers import in_order
 
 SHARD_SIZE = 5000  # dialogues in a file
-_BATCH = 200  # dialogues that a process cleans at once
+_BATCH, _BATCH_SIZE = 200, 1 << 20  # dialogues, characters that a process cleans at once
 
 
 Raw = tuple[Split, str, list[Message]]  # split of the file, source
 # Lines by split; split, source and reason of what was dropped; what the steps did.
-Result = tuple[list[tuple[Split, str]], list[tuple[Split, str, DropReason]], StepLog]
-T = TypeVar("T")
-R = TypeVar("R")
+# And all numbers that tell duplicates, once more.
+Result = tuple[list[tuple[Split, str]], list[tuple[Split, str, DropReason]], StepLog, list[int]]
 
 
 @dataclass
@@ -68,16 +74,17 @@ def select_dialogues(
     has_validation = any(file.split == "validation" for file in files)
     task = partial(_clean_batch, cleaning=cleaning, has_validation=has_validation)
     raw = _read(files, options, selection.skipped)
-    _note_dialogues(_in_order(task, _batches(raw, _BATCH), num_proc), scratch, selection)
-    index = DuplicateIndex(scratch / "duplicates.sqlite")
+    repeats = Repeats()
+    _note_dialogues(in_order(task, _batches(raw), num_proc), scratch, selection, repeats)
+    index = DuplicateIndex(scratch / "duplicates.sqlite", repeats)
     with ExitStack() as stack:
         noted = [stack.enter_context((scratch / f"{split}.noted").open("rb")) for split in SPLITS]
         for split in reversed(SPLITS):
             lines = stack.enter_context((scratch / f"{split}.noted").open("rb"))
             kept = _without_duplicates(split, lines, noted, index, cleaning, selection)
-            for number, batch in enumerate(_batches(kept, SHARD_SIZE)):
-                path = folder / f"{split}-{number:05}.jsonl"
-                path.write_text("".join(batch), encoding="utf-8")
+            for number, first in enumerate(kept):
+                with (folder / f"{split}-{number:05}.jsonl").open("w", encoding="utf-8") as file:
+                    file.writelines(chain([first], islice(kept, SHARD_SIZE - 1)))
     index.close()
     if cleaning.max_reply_count is not None or cleaning.max_reply_entropy is not None:
         shards = sorted(folder.glob("train-*.jsonl"))
@@ -85,7 +92,9 @@ def select_dialogues(
     return selection
 
 
-def _note_dialogues(results: Iterable[Result], scratch: Path, selection: Selection) -> None:
+def _note_dialogues(
+    results: Iterable[Result], scratch: Path, selection: Selection, repeats: Repeats
+) -> None:
     """Write each dialogue into `scratch/SPLIT.noted`, with its digest and bands."""
     with ExitStack() as stack:
         noted = {
@@ -96,7 +105,8 @@ def _note_dialogues(results: Iterable[Result], scratch: Path, selection: Selecti
             for split in SPLITS
         }
         progress = stack.enter_context(tqdm(desc="cleaning", unit=" dialogues", disable=None))
-        for lines, dropped, log in results:
+        for lines, dropped, log, numbers in results:
+            repeats.add(numbers)
             for split, line in lines:
                 noted[split].write(line)
             for split, source, reason in dropped:
@@ -116,6 +126,8 @@ def _read(
 def _clean_batch(batch: Sequence[Raw], cleaning: Cleaning, has_validation: bool) -> Result:
     """Lines to note, dialogues dropped, and what the steps did."""
     log, lines, dropped = StepLog(), [], []
+    numbers: list[int] = []
+    near = cleaning.near_duplicates or cleaning.leaks
     for origin, source, messages in batch:
         cleaned = apply_steps(messages, cleaning, log)
         if isinstance(cleaned, DropReason):
@@ -124,21 +136,13 @@ def _clean_batch(batch: Sequence[Raw], cleaning: Cleaning, has_validation: bool)
         split = split_of(cleaned.origin) if origin == "train" else origin
         if origin == "train" and split == "validation" and has_validation:
             split = "train"
-        lines.append((split, _note(cleaned, source, origin, cleaning)))
-    return lines, dropped, log
-
-
-def _note(cleaned: Cleaned, source: str, split: Split, cleaning: Cleaning) -> str:
-    near = cleaning.near_duplicates or cleaning.leaks
-    fields = [
-        dialogue_digest(cleaned.messages).hex(),
-        split,
-        source,
-        bands(triples(cleaned.messages)) if near else [],
-        cleaned.muted,
-        cleaned.messages,
-    ]
-    return "\t".join(json.dumps(value, ensure_ascii=False) for value in fields) + "\n"
+        digest = dialogue_digest(cleaned.messages)
+        shared = bands(triples(cleaned.messages)) if near else []
+        numbers += [number_of(digest), *shared]
+        fields = [digest.hex(), origin, source, shared, cleaned.muted, cleaned.messages]
+        noted = "\t".join(json.dumps(value, ensure_ascii=False) for value in fields)
+        lines.append((split, f"{noted}\n"))
+    return lines, dropped, log, numbers
 
 
 def _without_duplicates(
@@ -215,31 +219,14 @@ def _said(messages: bytes) -> str:
     return " / ".join(message["content"] for message in json.loads(messages))
 
 
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
+def _batches(items: Iterable[Raw]) -> Iterator[list[Raw]]:
+    batch: list[Raw] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += sum(len(message["content"]) for message in item[2])
+        if len(batch) == _BATCH or size > _BATCH_SIZE:
+            yield batch
+            batch, size = [], 0
+    if batch:
         yield batch
-
-
-def _in_order(
-    task: Callable[[Sequence[T]], R], batches: Iterable[Sequence[T]], num_proc: int
-) -> Iterator[R]:
-    """The results of the batches in their order, two of which wait for each process at most."""
-    if num_proc == 1:
-        yield from map(task, batches)
-        return
-    pool = ProcessPoolExecutor(num_proc, initializer=_leave_interrupts_to_the_parent)
-    waiting: deque[Any] = deque()
-    try:
-        for batch in batches:
-            waiting.append(pool.submit(task, batch))
-            if len(waiting) > 2 * num_proc:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Literal
 
@@ -16,12 +17,12 @@ _NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 
 def normalized_text(messages: Sequence[Message]) -> str:
     """NFKC, lower-cased, letters and digits only, single spaces; one line a turn."""
-    return "\n".join(
-        _NOT_ALPHANUMERIC.sub(
-            " ", unicodedata.normalize("NFKC", message["content"]).lower()
-        ).strip()
-        for message in messages
-    )
+    return "\n".join(_normalized(message["content"]) for message in messages)
+
+
+@lru_cache(maxsize=64)  # each turn of a dialogue is asked for three times
+def _normalized(text: str) -> str:
+    return _NOT_ALPHANUMERIC.sub(" ", unicodedata.normalize("NFKC", text).lower()).strip()
 
 
 def dialogue_digest(messages: Sequence[Message]) -> bytes:
@@ -29,7 +30,7 @@ def dialogue_digest(messages: Sequence[Message]) -> bytes:
     text = normalized_text(messages)
     if not text.strip():  # emoji or signs alone
         text = "\n".join(message["content"] for message in messages)
-    return sha256(text.encode("utf-8")).digest()
+    return sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def split_of(digest: bytes) -> Split:

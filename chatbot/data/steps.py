@@ -14,7 +14,11 @@ from itertools import pairwise
 LINK, EMAIL, PHONE = "this link", "this email address", "this phone number"
 
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-_UNSEEN = re.compile(r"<!--.*?-->|<(script|style)\b[^<>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
+# Up to the next that opens: many that never close must not each be searched to the end of the text.
+_UNSEEN = re.compile(
+    r"<!--(?:(?!<!--).)*?-->|<(script|style)\b[^<>]*>(?:(?!<\1\b).)*?</\1\s*>",
+    re.DOTALL | re.IGNORECASE,
+)
 _BLOCKS = "br|p|div|li|ul|ol|tr|td|th|table|tbody|thead|hr|h[1-6]|blockquote|pre|html|head|body"
 _INLINE = "a|b|i|u|s|em|strong|span|font|img|code|small|big|sub|sup|del|ins|strike|center|mark|tt"
 _ATTRIBUTES = r"(?:\s+[\w-]+\s*=[^<>]*)?\s*/?"

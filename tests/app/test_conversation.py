@@ -140,6 +140,22 @@ def test_beams_come_at_once_with_all_candidates(bot: Bot) -> None:
     assert candidates.count("<tr><td>") == 3
 
 
+@pytest.mark.parametrize("preset", [PRESET, BEAMS])
+def test_an_unsure_reply_is_shown_as_the_fallback_alone(bot: Bot, preset: GenerationPreset) -> None:
+    unsure = replace(bot, min_confidence=1.0, fallback="Ask <my> boss.")
+    *early, last = conversation.send(unsure, "hello", [], preset)
+    assert said(last) == ["hello", "Ask <my> boss."]
+    assert {text for view in early for text in said(view)[1:]} <= {"Ask <my> boss."}
+    assert "<table>" in (last.inspection or "")  # what it would have said can be looked into
+    assert list(conversation.answer(unsure, "hi", None, None)) == ["Ask <my> boss."] * 2
+
+
+@pytest.mark.parametrize("least", [-1.0, 2.0])
+def test_a_confidence_that_is_none_is_refused_at_once(bot: Bot, least: float) -> None:
+    with pytest.raises(ValueError, match=r"min_confidence=.* allowed: 0 to 1"):
+        replace(bot, min_confidence=least)
+
+
 def test_stopping_ends_the_model_and_keeps_the_words(
     bot: Bot, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ def a_reply(attention: torch.Tensor | None = None, **changes: object) -> Reply:
         "tokens": [" <b>no", "<end>"],
         "candidates": ["no"],
         "scores": [-1.5],
+        "confidence": 0.5,
         "attention": attention,
         "source_tokens": ["<user>", ' "hi&', "<bot>"],
         "timing": Timing(0.1, 0.25, 2),

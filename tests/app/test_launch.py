@@ -2,11 +2,14 @@
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from chat_helpers import Chatbot
 
 from chatbot.app import launch
 from chatbot.app.launch import choose_port
+from chatbot.app.page import build_page
 
 HOST = "127.0.0.1"
 
@@ -43,6 +46,17 @@ def test_no_free_port_is_an_error(busy_port: int, monkeypatch: pytest.MonkeyPatc
 def test_a_busy_port_is_said_before_the_model_loads(busy_port: int) -> None:
     with pytest.raises(OSError, match=str(busy_port)):
         launch.launch_app(None, port=busy_port)
+
+
+def test_a_confidence_that_is_none_is_refused(tiny_chatbot_folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"min_confidence=2 is not possible; allowed: 0 to 1\."):
+        launch.launch_app(tiny_chatbot_folder, min_confidence=2)
+
+
+def test_the_fallback_reaches_the_page(tiny_chatbot: Chatbot) -> None:
+    page = build_page(*tiny_chatbot, min_confidence=1.0, fallback="Ask my boss.")
+    (chat,) = (function.fn for function in page.fns.values() if function.api_name == "chat")
+    assert list(chat("hello", None, None))[-1] == "Ask my boss."
 
 
 def test_no_browser_opens_without_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:

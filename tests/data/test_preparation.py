@@ -265,7 +265,7 @@ def test_the_same_again_is_taken_as_it_is(
         raise AssertionError("done again")
 
     with monkeypatch.context() as patch:
-        for name in ("select_dialogues", "train_tokenizer", "_write_examples"):
+        for name in ("select_dialogues", "train_tokenizer", "write_examples"):
             patch.setattr(preparation, name, fail)
         again = prepare([source], output, max_source_tokens=32, num_proc=2)
         assert again.made_from == first.made_from
@@ -306,23 +306,8 @@ def test_an_interrupt_leaves_nothing_behind(
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(preparation, "_write_examples", interrupt)
+    monkeypatch.setattr(preparation, "write_examples", interrupt)
     with pytest.raises(KeyboardInterrupt):
         prepare([source], tmp_path / "out", max_source_tokens=32, overwrite=True)
     assert tree(tmp_path / "out") == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
-
-
-def test_an_interrupt_that_another_error_hides(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*arguments: object, **options: object) -> None:
-        try:
-            raise KeyboardInterrupt
-        finally:
-            raise RuntimeError("a process is gone")
-
-    monkeypatch.setattr(datasets.Dataset, "from_generator", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        prepare([source], tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["in"]

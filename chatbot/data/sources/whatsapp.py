@@ -14,17 +14,27 @@ from chatbot.data.sources.speakers import Turn, cast, gather
 
 SILENCE = 6 * 60  # minutes
 _MARKS = "\u200e\u200f\u202a\u202b\u202c\ufeff"  # of direction; iOS puts one before its own words
+_LATE = "下午|傍晚|晚上|午後|오후"  # after noon
 _START = re.compile(
     r"(?P<bracket>\[)?(?P<date>\d{1,4}[./-] ?\d{1,2}[./-] ?\d{1,4}\.?),? (?:[^\W\d]{1,4} )?"
-    r"(?P<before>上午|下午|午前|午後|오전|오후)? ?(?P<hour>\d{1,2})[:.](?P<minute>\d\d)"
+    r"(?P<before>凌晨|清晨|早上|上午|中午|午前|오전|" + _LATE + r")? ?"
+    r"(?P<hour>\d{1,2})[:.](?P<minute>\d\d)"
     r"(?:[:.]\d\d)?(?: ?(?P<half>[ap])\.? ?m\.?)?(?(bracket)\]| -) (?P<rest>.*)",
     re.IGNORECASE,
 )
 _SPEAKER = re.compile(r"([^:\n\"“]{1,60}): ?(.*)", re.DOTALL)
-_EDITED = re.compile(r"\s*(?:\u200e<[^<>]*>|<This message was edited>)$")
+_EDITED = re.compile(r"\s*(?:\u200e<[^<>]*>|<(?=[^\W\d_])(?![a-z])[^<>]+ [^<>]+>)$")
 _ATTACHMENT = re.compile(r"\S+\.\w{3,4} \([^()]+\)(?:\n|$)")
 _MEDIA = re.compile(r"<[^<>]+>|null|")
-_DELETED = re.compile(r"(?:This message was|You) deleted(?: this message)?\.?")
+_DELETED = re.compile(
+    r"(?:(?:This message was|You) deleted(?: this message)?"
+    r"|Diese Nachricht wurde gelöscht|Du hast diese Nachricht gelöscht"
+    r"|Se eliminó este mensaje|Eliminaste este mensaje"
+    r"|Ce message a été supprimé|Vous avez supprimé ce message"
+    r"|Questo messaggio è stato eliminato|Hai eliminato questo messaggio"
+    r"|Mensagem apagada|Esta mensagem foi apagada|Você apagou esta mensagem"
+    r"|Dit bericht is verwijderd|(?:U hebt|Je hebt) dit bericht verwijderd)\.?"
+)
 
 
 @dataclass
@@ -99,6 +109,6 @@ def _start(line: str) -> re.Match[str] | None:
 def _minutes(start: re.Match[str]) -> int:
     hour, half = int(start["hour"]), (start["half"] or "").lower()
     if half or start["before"]:
-        late = half == "p" or start["before"] in ("下午", "午後", "오후")
+        late = half == "p" or start["before"] in ("中午", *_LATE.split("|"))
         hour = hour % 12 + 12 * late
     return 60 * hour + int(start["minute"])
