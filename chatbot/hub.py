@@ -11,8 +11,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from chatbot.chat import ChatSession
 from chatbot.checkpoints import load_chatbot
 from chatbot.data import REPORT_NAME, load_prepared
-from chatbot.evaluation import SourcePerplexity, copy_rate, loop_rate, perplexity_by_source
+from chatbot.evaluation import SourcePerplexity, perplexity_by_source
 from chatbot.hub_files import hub_config_path
+from chatbot.metrics import copy_rate, loop_rate
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
-"""Measure what a job needs on this machine: memory and speed of preparing data (Linux).
+"""Measure what a job needs on this machine: preparing data (Linux), and training.
 
     python scripts/benchmark.py data                        50 MB of made-up dialogues
     python scripts/benchmark.py data --gigabytes 2          more of them; TMPDIR says where
     python scripts/benchmark.py data --source chats.jsonl   your own
+    python scripts/benchmark.py training data/mine          pairs against dialogues in one pass
+    python scripts/benchmark.py training data/mine --model.copy false --trainer.bf16 true
 
 `chatbot prepare` runs with all default steps, once more as it was, and with one option changed at a
 time. Memory is the proportional set size (PSS), in which pages that processes share count once.
@@ -136,14 +138,69 @@ def summary(output: Path, seconds: float) -> str:
     return f"{megabytes:,.0f} MB, {dialogues:,} dialogues: {speed}"
 
 
+def training(folder: Path, batch: int, batches: int, options: list[str]) -> None:
+    """`benchmark.py training`: the same replies forward and back, as pairs and in one pass."""
+    import torch
+    from torch.utils.data import DataLoader
+    from transformers import AutoTokenizer
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+
+    from chatbot.data import load_prepared
+    from chatbot.training import JOINED_CONTEXTS
+    from chatbot.training_dialogues import ReplyCollator, join_replies
+    from chatbot.training_model import build_model
+    from chatbot.training_run import load_run, parse_overrides
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    longest = json.loads((folder / "preparation.json").read_text())["settings"]["max_source_tokens"]
+    run = load_run(None, {"start": "scratch", **parse_overrides(options)})
+    model = build_model(run, tokenizer, longest).train()
+    examples = load_prepared(folder)["train"]
+    examples = examples.select(range(min(len(examples), 4 * batch * batches)))
+    pairs, speeds = examples.select_columns(["input_ids", "labels"]), {}
+    with tempfile.TemporaryDirectory() as scratch:
+        cache = Path(scratch, "rows.arrow")
+        rows = join_replies(examples, tokenizer, JOINED_CONTEXTS * longest, cache)
+        collate = ReplyCollator(tokenizer, model, pad_to_multiple_of=8)
+        for name, data in (("pairs", pairs), ("one pass", rows)):
+            size = max(1, round(batch * len(data) / len(pairs)))
+            sampler = LengthGroupedSampler(size, data)
+            loader = DataLoader(data, size, sampler=sampler, collate_fn=collate)
+            replies, seconds = 0, 0.0
+            for number, features in enumerate(loader):
+                began = time.process_time()
+                with torch.autocast("cpu", torch.bfloat16, enabled=run.trainer.get("bf16", False)):
+                    loss = model(**features).loss
+                loss.backward()
+                model.zero_grad()
+                if number >= 2:  # the first ones are slower
+                    seconds += time.process_time() - began
+                    replies += int((features["labels"] != -100).any(-1).sum())
+                if number == batches:
+                    break
+            speeds[name] = replies / seconds
+            print(f"{name:10}{speeds[name]:8.0f} replies a CPU-second, {size} rows a batch")
+    print(f"{'ratio':10}{speeds['one pass'] / speeds['pairs']:8.2f}")
+
+
 def main() -> None:
     """Parse, call."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    job = parser.add_subparsers(required=True).add_parser("data", help="preparing data")
+    jobs = parser.add_subparsers(dest="job", required=True)
+    job = jobs.add_parser("data", help="preparing data")
     job.add_argument("--gigabytes", type=float, default=0.05, help="of made-up dialogues (0.05)")
     job.add_argument("--source", type=Path, help="a file or folder of conversations instead")
-    options = parser.parse_args()
-    data(options.source, options.gigabytes)
+    job = jobs.add_parser("training", help="one thread; fields of a run may be given as options")
+    job.add_argument("data", type=Path, help="folder that `chatbot prepare` wrote")
+    job.add_argument("--batch", type=int, default=128, help="replies (128)")
+    job.add_argument("--batches", type=int, default=8, help="that are timed (8)")
+    options, rest = parser.parse_known_args()
+    if options.job == "data":
+        data(options.source, options.gigabytes)
+    else:
+        training(options.data, options.batch, options.batches, rest)
 
 
 if __name__ == "__main__":

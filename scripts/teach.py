@@ -1,7 +1,7 @@
 """How well 200 taught answers stick: taught questions, held-out paraphrases, open chat.
 
     python scripts/teach.py runs/teach                      continue from the shipped model
-    python scripts/teach.py runs/teach --replay 0.5         any field of a run may be given
+    python scripts/teach.py runs/teach --rehearse 0         any field of a run may be given
     python scripts/teach.py runs/teach --open-chat DATA     a prepared folder for the perplexity;
                                                             else our sample conversations
 

@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from chatbot.chat import ChatSession
 from chatbot.checkpoints import load_chatbot
 from chatbot.decoding import generate_replies
-from chatbot.evaluation import loop_rate
 from chatbot.hub_files import hub_config_path
+from chatbot.metrics import loop_rate
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
 from chatbot.presets import DEFAULT_GENERATION_PRESET, generation_preset
 
