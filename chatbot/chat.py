@@ -28,7 +28,7 @@ from chatbot.decoding import confidence, generate, readable, reply_text, spoken_
 from chatbot.explain import explain_reply
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
 from chatbot.presets import DEFAULT_GENERATION_PRESET, GenerationPreset, generation_preset
-from chatbot.tokenization import encode_context
+from chatbot.tokenization import encode_context, is_chat
 
 MAX_MESSAGE_CHARACTERS = 10_000
 NOTHING_SAID = "I did not catch anything. What would you like to talk about?"
@@ -89,7 +89,8 @@ class ChatSession:
         fallback: What is said, and kept in the history, in its place.
 
     Raises:
-        ValueError: An unknown preset, or a `min_confidence` outside 0 to 1.
+        ValueError: An unknown preset, a model of parallel text, or a `min_confidence` outside 0 to
+            1.
     """
 
     def __init__(
@@ -106,6 +107,8 @@ class ChatSession:
     ):
         if not 0 <= min_confidence <= 1:
             raise ValueError(f"min_confidence={min_confidence!r} is not possible; allowed: 0 to 1.")
+        if not is_chat(tokenizer):
+            raise ValueError("a model of parallel text does not chat; allowed: `chatbot chat`")
         self.model = model
         self.tokenizer = tokenizer
         self.preset = generation_preset(preset) if isinstance(preset, str) else preset

@@ -234,6 +234,7 @@ def _add_cleaning(command: argparse.ArgumentParser) -> None:
         said = f"{help} ({'on' if default else 'off'})"
         group.add_argument(f"--{name}", action=switch, default=default, help=said)
     add = group.add_argument
+    add("--without", type=Path, metavar="FILE", help="drop what holds one of its lines")
     add("--languages", default="", metavar="en,de", help="keep only dialogues in these")
     add("--max-reply-words", type=int, help="learn no longer reply")
     add("--max-reply-count", type=int, help="learn the same reply at most so often")
@@ -296,7 +297,9 @@ def _cleaning(options: argparse.Namespace) -> dict[str, Any]:
     limits = ("max_reply_words", "max_reply_count", "max_reply_entropy")
     names = (*(name.replace("-", "_") for name in STEPS), *limits)
     languages = [code for code in options.languages.split(",") if code]
-    return {"languages": languages, **{name: vars(options)[name] for name in names}}
+    sentences = options.without.read_text("utf-8").splitlines() if options.without else []
+    lists = {"languages": languages, "without": sentences}
+    return {**lists, **{name: vars(options)[name] for name in names}}
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -401,6 +404,7 @@ def _evaluate_all(options: argparse.Namespace) -> int:
             chatbot,
             load_prepared(options.data, tokenizer, chatbot[1]),
             output,
+            source_tokenizer=tokenizer,
             about=about | {"model": str(model)},
             splits=list(dict.fromkeys(splits)),
             decodings=options.decoding.split(","),

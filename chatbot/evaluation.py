@@ -246,9 +246,15 @@ def rank_replies(
 
 
 def predict(
-    model: Model, tokenizer: Tokenizer, examples: Dataset, preset: GenerationPreset, seed: int = 0
+    model: Model,
+    tokenizer: Tokenizer,
+    examples: Dataset,
+    preset: GenerationPreset,
+    seed: int = 0,
+    source_tokenizer: Tokenizer | None = None,
 ) -> Iterator[dict[str, Any]]:
     """A record of each example and of what the model says to it, in the order of their lengths."""
+    reader = source_tokenizer or tokenizer
     generator = torch.Generator().manual_seed(seed)
     silent = {tokenizer.pad_token_id, tokenizer.bos_token_id}
     examples = examples.remove_columns("labels").rename_column("reply", "reference")
@@ -257,10 +263,10 @@ def predict(
         replies = generate(model, tokenizer, contexts, preset, generator).sequences.tolist()
         for row, context, reply in zip(rows, contexts, replies, strict=True):
             said = [token for token in reply if token not in silent]
-            message = tokenizer.decode(last_turn(tokenizer, context), skip_special_tokens=True)
+            message = reader.decode(last_turn(reader, context), skip_special_tokens=True)
             text = reply_text(tokenizer, reply)
             yield row | {
-                "context": tokenizer.decode(context),
+                "context": reader.decode(context),
                 "message": message,
                 "prediction": text,
                 "f1": word_f1(text, row["reference"]),

@@ -43,6 +43,7 @@ def evaluate(
     limit: int = 1000,
     other: Path | None = None,
     overwrite: bool = False,
+    source_tokenizer: Tokenizer | None = None,
 ) -> Results:
     """Measure a model and write `output`, whole or not at all. Returns what `results.json` holds.
 
@@ -52,6 +53,7 @@ def evaluate(
         decodings: Names of generation presets.
         limit: Replies that are ranked and given, drawn with seed 0.
         other: The output of another evaluation, to compare this one with.
+        source_tokenizer: Of what is read, where `chatbot` has that of what is written.
 
     Raises:
         FileExistsError, FileNotFoundError, ValueError, ImportError (no extra `evaluate`).
@@ -66,7 +68,9 @@ def evaluate(
     with whole_folder(output, overwrite=overwrite, mark=RESULTS) as folder:
         for split in splits:
             part = _sample(data[split], len(data[splits[0]]))
-            results["splits"][split] = _measure(chatbot, part, train, presets, limit, folder)
+            results["splits"][split] = _measure(
+                chatbot, part, train, presets, limit, folder, source_tokenizer
+            )
         results["comparison"] = compare(folder, other, splits[0], decodings) if other else []
         (folder / RESULTS).write_text(json.dumps(results, indent=1) + "\n", "utf-8")
         _write_pages(results, folder)
@@ -74,7 +78,13 @@ def evaluate(
 
 
 def _measure(
-    chatbot: Chatbot, examples: Dataset, train: Dataset, presets: Presets, limit: int, folder: Path
+    chatbot: Chatbot,
+    examples: Dataset,
+    train: Dataset,
+    presets: Presets,
+    limit: int,
+    folder: Path,
+    reader: Tokenizer | None,
 ) -> Results:
     scores = evaluation.score_tokens(*chatbot, examples)
     turn, dialogue = (np.array(examples[name]) for name in ("turn", "dialogue"))
@@ -103,7 +113,7 @@ def _measure(
     for name, preset in presets.items():
         path = folder / f"predictions-{name}-{part.split}.jsonl"
         with path.open("w", encoding="utf-8") as lines:
-            for record in evaluation.predict(*chatbot, part, preset):
+            for record in evaluation.predict(*chatbot, part, preset, source_tokenizer=reader):
                 record["nats_per_token"] = surprise[record["dialogue"], record["turn"]]
                 lines.write(json.dumps(record, ensure_ascii=False) + "\n")
         of = read_predictions(path)

@@ -17,7 +17,6 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict
 from safetensors import SafetensorError
 from transformers import (
-    AutoTokenizer,
     PreTrainedTokenizerFast,
     ProgressCallback,
     Seq2SeqTrainingArguments,
@@ -31,6 +30,7 @@ from chatbot.checkpoints import save_chatbot
 from chatbot.data import load_prepared
 from chatbot.evaluation import Perplexity, measure_perplexity
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
+from chatbot.tokenization import Tokenizers, is_chat, load_tokenizers
 from chatbot.training_average import WeightAverage
 from chatbot.training_callbacks import (
     InterruptCallback,
@@ -119,24 +119,25 @@ def _train(
     start = load_start(run)
     with processes.main_process_first():
         folders = prepared_data(run, start, resume)
-    tokenizer = AutoTokenizer.from_pretrained(folders["data"] / "tokenizer")
-    model = first_model(run, start, tokenizer, folders["data"])
+    tokenizers = load_tokenizers(folders["data"] / "tokenizer")
+    model = first_model(run, start, tokenizers, folders["data"])
     data = learned_and_validated(run, folders)
     record.describe(folders, data["train"].unique("source"))
+    tokens = " and ".join(str(len(tokenizer)) for tokenizer in tokenizers)
     processes.print(
-        f"{model.num_parameters() / 1e6:.1f} M parameters, {len(tokenizer)} tokens, "
+        f"{model.num_parameters() / 1e6:.1f} M parameters, {tokens} tokens, "
         f"{len(data['train']):,} replies to learn, {len(data['validation']):,} to validate"
     )
     seed = run.trainer.get("seed", 42)
     weights = {**settings_of(folders["data"])["weights"], **run.source_weights}
     data["train"] = weigh_sources(data["train"], weights, seed)
     batch = run.trainer["per_device_train_batch_size"]
-    if reads_dialogues(run, model):
+    if reads_dialogues(run, model, tokenizers[0]):
         longest = JOINED_CONTEXTS * model.config.max_source_positions
         replies = len(data["train"])
         with processes.main_process_first():
             data["train"] = join_replies(
-                data["train"], tokenizer, longest, folder / JOINED_NAME, anew=is_first
+                data["train"], tokenizers[0], longest, folder / JOINED_NAME, anew=is_first
             )
         batch = max(1, round(batch * len(data["train"]) / replies))
         processes.print(f"Dialogues in one pass: {len(data['train']):,} rows, {batch} a batch")
@@ -148,7 +149,7 @@ def _train(
         run_as = _but(run_as, **_least_steps(run, len(data["train"]), processes.num_processes))
     interrupt, divergence = InterruptCallback(), Divergence()
     callbacks = [interrupt, divergence]
-    trainer = _trainer(run_as, model, tokenizer, data, callbacks)  # refuses what is not possible
+    trainer = _trainer(run_as, model, tokenizers, data, callbacks)  # refuses what is not possible
     trainer.retention = retention
     if is_first:
         if not resume:
@@ -157,12 +158,12 @@ def _train(
         record.write()
     if run.minutes is not None:
         if record.steps is None:
-            chosen = [_choose_steps(run_as, trainer, data, record, run.minutes)]
+            chosen = [_choose_steps(run_as, trainer, tokenizers, data, record, run.minutes)]
             record.steps = broadcast_object_list(chosen)[0]
             if is_first:
                 record.write()
         processes.print(f"{record.steps['max_steps']:,} steps for {run.minutes:g} minutes")
-        trainer = _trainer(_but(run_as, **_steps(record)), model, tokenizer, data, callbacks)
+        trainer = _trainer(_but(run_as, **_steps(record)), model, tokenizers, data, callbacks)
         trainer.retention = retention
     if run.average is not None:
         trainer.keep_average(WeightAverage(model, run.average, checkpoint))
@@ -171,10 +172,10 @@ def _train(
     interrupted = interrupt.asked and trainer.state.global_step < trainer.state.max_steps
     perplexity = None
     if not interrupted and divergence.step is None:
-        perplexity = measure_perplexity(model, tokenizer, data["validation"])
+        perplexity = measure_perplexity(model, tokenizers[-1], data["validation"])
     if is_first:
         (folder / JOINED_NAME).unlink(missing_ok=True)
-        _finish(run, trainer, tokenizer, record, perplexity, divergence.step)
+        _finish(run, trainer, tokenizers, record, perplexity, divergence.step)
     return perplexity
 
 
@@ -223,7 +224,7 @@ def _least_steps(run: TrainingRun, examples: int, processes: int) -> dict[str, i
 def _finish(
     run: TrainingRun,
     trainer: ExactTrainer,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizers: Tokenizers,
     record: RunRecord,
     perplexity: Perplexity | None,
     diverged: int | None,
@@ -236,7 +237,9 @@ def _finish(
         print(f"Stopped and saved. Go on with: chatbot train {_quoted(folder / RUN_NAME)} --resume")
         return
     dtype = getattr(torch, run.save_dtype)
-    save_chatbot(trainer.model, tokenizer, folder / "model", dtype=dtype, overwrite=True)
+    target = tokenizers[1] if len(tokenizers) == 2 else None
+    kept: dict[str, Any] = {"target_tokenizer": target, "dtype": dtype, "overwrite": True}
+    save_chatbot(trainer.model, tokenizers[0], folder / "model", **kept)
     if diverged is not None:
         record.end("diverged", step)
         raise ValueError(
@@ -268,14 +271,19 @@ def _steps(record: RunRecord) -> dict[str, int]:
 
 
 def _choose_steps(
-    run: TrainingRun, like: ExactTrainer, data: DatasetDict, record: RunRecord, minutes: float
+    run: TrainingRun,
+    like: ExactTrainer,
+    tokenizers: Tokenizers,
+    data: DatasetDict,
+    record: RunRecord,
+    minutes: float,
 ) -> dict[str, float]:
     """Time a few steps and an evaluation of a copy, and share out what is left of the minutes."""
     PartialState().print("Measuring how fast this machine is ...")
     clock = StepClock()
     short = {"max_steps": SPEED_STEPS, "eval_strategy": "no", "save_strategy": "no"}
     trial = _but(run, **short, load_best_model_at_end=False, logging_strategy="no")
-    trainer = _trainer(trial, copy.deepcopy(like.model), like.processing_class, data, [clock])
+    trainer = _trainer(trial, copy.deepcopy(like.model), tokenizers, data, [clock])
     trainer.retention = like.retention
     trainer.train()
     every = len(trainer.get_train_dataloader()) / trainer.args.gradient_accumulation_steps
@@ -297,7 +305,7 @@ def _choose_steps(
 def _trainer(
     run: TrainingRun,
     model: RnnSeq2SeqForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizers: Tokenizers,
     data: DatasetDict,
     callbacks: list[TrainerCallback],
 ) -> ExactTrainer:
@@ -306,7 +314,7 @@ def _trainer(
         *callbacks,
         LastStep(),
         ManifestCallback(),
-        SampleReplies(tokenizer, run.prompts or DEFAULT_PROMPTS),
+        SampleReplies(tokenizers, run.prompts or _prompts(tokenizers[0], data["validation"])),
     ]
     if arguments.load_best_model_at_end:
         callbacks.append(Patience(run.patience))
@@ -317,14 +325,21 @@ def _trainer(
         args=arguments,
         train_dataset=data["train"],
         eval_dataset=data["validation"],
-        processing_class=tokenizer,
+        processing_class=tokenizers[0],
         # lengths in eights: fewer shapes, so that memory is found again instead of asked for anew
-        data_collator=ReplyCollator(tokenizer, model, pad_to_multiple_of=8),
+        data_collator=ReplyCollator(tokenizers[0], model, pad_to_multiple_of=8),
         callbacks=callbacks,
     )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(TrainingProgress())
     return trainer
+
+
+def _prompts(tokenizer: PreTrainedTokenizerFast, validation: Dataset) -> list[str]:
+    """Ours for a chat; of parallel text the first sources of the validation split."""
+    if is_chat(tokenizer):
+        return DEFAULT_PROMPTS
+    return tokenizer.batch_decode(validation[:4]["input_ids"], skip_special_tokens=True)
 
 
 def _arguments(run: TrainingRun) -> Seq2SeqTrainingArguments:

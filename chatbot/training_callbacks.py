@@ -3,6 +3,7 @@
 import math
 import signal
 import time
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
@@ -15,15 +16,15 @@ from transformers import (
     TrainingArguments,
 )
 
-from chatbot.decoding import generate_replies
-from chatbot.presets import DEFAULT_GENERATION_PRESET, generation_preset
+from chatbot.decoding import default_preset, generate_replies
+from chatbot.presets import generation_preset
 
 
 class SampleReplies(TrainerCallback):
     """Replies to fixed prompts at each evaluation: what a loss does not show."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, prompts: list[str]):
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizers: Sequence[PreTrainedTokenizerFast], prompts: list[str]):
+        self.tokenizer, self.target_tokenizer = tokenizers[0], tokenizers[-1]
         self.conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
 
     def on_evaluate(
@@ -31,9 +32,12 @@ class SampleReplies(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero:
             return
-        preset = generation_preset(DEFAULT_GENERATION_PRESET)
         replies = generate_replies(
-            kwargs["model"], self.tokenizer, self.conversations, preset, seed=0
+            kwargs["model"],
+            self.tokenizer,
+            self.conversations,
+            generation_preset(default_preset(self.tokenizer)),
+            target_tokenizer=self.target_tokenizer,
         )
         for conversation, reply in zip(self.conversations, replies, strict=True):
             print(f"  {conversation[0]['content']} -> {reply}")

@@ -38,6 +38,11 @@ def prepared_data(
     elif not (reuse and folders["data"].is_dir()):
         prepare(sources, folders["data"], **options, overwrite=True)
     if start is not None:
+        if settings_of(folders["data"]).get("task", "chat") != "chat":
+            raise ValueError(
+                f"start={run.start!r} is not possible with pairs (task seq2seq), of which no chat "
+                "goes on; allowed: start=scratch."
+            )
         folders["samples"] = run.folder / "samples"
         settings = settings_of(folders["data"])
         lengths = {name: settings[name] for name in ("max_source_tokens", "max_target_tokens")}

@@ -1,14 +1,16 @@
 """The model that a training begins with: a new one, or one that is continued."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedTokenizerFast
 
 from chatbot.checkpoints import load_chatbot
-from chatbot.decoding import unspoken_tokens
+from chatbot.decoding import default_preset, unspoken_tokens
 from chatbot.modeling import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration
-from chatbot.presets import DEFAULT_GENERATION_PRESET, generation_preset, model_preset
+from chatbot.presets import generation_preset, model_preset
+from chatbot.tokenization import Tokenizers, is_chat
 from chatbot.training_data import Chatbot, settings_of
 from chatbot.training_run import SCRATCH, SHIPPED, TrainingRun
 
@@ -31,7 +33,7 @@ def load_start(run: TrainingRun) -> Chatbot | None:
 
 
 def first_model(
-    run: TrainingRun, start: Chatbot | None, tokenizer: PreTrainedTokenizerFast, prepared: Path
+    run: TrainingRun, start: Chatbot | None, tokenizers: Tokenizers, prepared: Path
 ) -> RnnSeq2SeqForConditionalGeneration:
     """The model of the first step.
 
@@ -39,7 +41,8 @@ def first_model(
         ValueError: It does not fit the run's settings or the prepared data.
     """
     if start is None:
-        model = build_model(run, tokenizer, settings_of(prepared)["max_source_tokens"])
+        length = settings_of(prepared)["max_source_tokens"]
+        model = build_model(_for_vocabularies(run, tokenizers), tokenizers[0], length)
     else:
         model = start[0]
     if run.trainer.get("label_smoothing_factor") and model.config.copy:
@@ -47,7 +50,7 @@ def first_model(
             "trainer.label_smoothing_factor is not possible with copy=True, whose probabilities of "
             "copied words it would smooth too; allowed: 0, or model.copy false."
         )
-    if start is not None and start[1].get_vocab() != tokenizer.get_vocab():
+    if start is not None and start[1].get_vocab() != tokenizers[0].get_vocab():
         raise ValueError(
             f"start={run.start!r} is not possible: {prepared} was prepared with another tokenizer; "
             "allowed: its sources, or start=scratch."
@@ -55,10 +58,22 @@ def first_model(
     return model
 
 
+def _for_vocabularies(run: TrainingRun, tokenizers: Tokenizers) -> TrainingRun:
+    """The run with what two vocabularies, where there are two, ask of the model."""
+    if len(tokenizers) == 1:
+        return run
+    two = {"decoder_vocab_size": len(tokenizers[1]), "share_embeddings": False, "copy": False}
+    wrong = {name: value for name, value in run.model.items() if two.get(name, value) != value}
+    if wrong:
+        raise ValueError(f"model: {wrong} is not possible with two vocabularies; allowed: {two}.")
+    return replace(run, model={**run.model, **two})
+
+
 def build_model(
     run: TrainingRun, tokenizer: PreTrainedTokenizerFast, max_source_tokens: int
 ) -> RnnSeq2SeqForConditionalGeneration:
-    """A new model of the run's size for a tokenizer; its `generate()` samples, and ends."""
+    """A new model of the run's size for a tokenizer; its `generate()` samples, or for parallel text
+    searches, and ends."""
     settings = dict(run.model)
     sizes = model_preset(settings.pop("preset", "tiny"))
     if settings.get("attention") == "none" or settings.get("decoder_vocab_size"):
@@ -69,12 +84,14 @@ def build_model(
     except StrictDataclassError as error:  # a value of the wrong kind; ours are ValueErrors
         raise ValueError(f"model: {' '.join(str(error).split())}") from error
     model = RnnSeq2SeqForConditionalGeneration(config)
-    preset = generation_preset(DEFAULT_GENERATION_PRESET)
+    preset = generation_preset(default_preset(tokenizer))
+    drawn = preset.temperature > 0
     model.generation_config.update(
-        do_sample=True,
-        temperature=preset.temperature,
-        top_p=preset.top_p,
-        top_k=0,
+        do_sample=drawn,
+        temperature=preset.temperature if drawn else None,
+        top_p=preset.top_p if drawn else None,
+        top_k=0 if drawn else None,
+        num_beams=preset.num_beams,
         no_repeat_ngram_size=preset.no_repeat_ngram_size,
         min_new_tokens=preset.min_new_tokens,
         max_length=None,
@@ -84,7 +101,11 @@ def build_model(
     return model
 
 
-def reads_dialogues(run: TrainingRun, model: RnnSeq2SeqForConditionalGeneration) -> bool:
+def reads_dialogues(
+    run: TrainingRun,
+    model: RnnSeq2SeqForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+) -> bool:
     """Whether the run learns all replies of a dialogue in one pass.
 
     Raises:
@@ -92,6 +113,7 @@ def reads_dialogues(run: TrainingRun, model: RnnSeq2SeqForConditionalGeneration)
     """
     faults = {
         f"start={run.start}": run.start != SCRATCH,  # whose contexts are noisy, and its data small
+        "pairs (task seq2seq)": not is_chat(tokenizer),
         "model.bidirectional true": model.config.bidirectional,
         "trainer.label_smoothing_factor": bool(run.trainer.get("label_smoothing_factor")),
     }

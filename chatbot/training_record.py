@@ -92,7 +92,8 @@ class RunRecord:
 def _fingerprint(folder: Path) -> dict[str, Any]:
     """The sources of a prepared folder, and the SHA-256 of what is learned from it."""
     report = json.loads((folder / REPORT_NAME).read_text("utf-8"))
-    learned = [*sorted(folder.glob("*/*.arrow")), folder / "tokenizer" / "tokenizer.json"]
+    tokenizers = (folder / "tokenizer").rglob("tokenizer.json")
+    learned = [*sorted(folder.glob("*/*.arrow")), *sorted(tokenizers)]
     prepared = {}
     for path in learned:
         with path.open("rb") as file:

@@ -298,6 +298,7 @@ def _fits_shipped(data: Any, options: dict[str, Any], model: dict[str, Any]) -> 
         not data
         or not _are_texts(data)
         or model
+        or options.get("task", "chat") != "chat"
         or {"vocab_size", "level", "lowercase"} & options.keys()
     ):
         return False

@@ -176,9 +176,9 @@ def test_the_page_needs_no_other_file(output: Path) -> None:
 def test_the_worst_come_first(
     model: Chatbot, data: DatasetDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half_right(*given: Any) -> Iterator[dict[str, Any]]:
+    def half_right(*given: Any, **options: Any) -> Iterator[dict[str, Any]]:
         """Every second reply is the true one."""
-        for place, record in enumerate(predict(*given)):
+        for place, record in enumerate(predict(*given, **options)):
             yield record | ({"prediction": record["reference"], "f1": 1.0} if place % 2 else {})
 
     monkeypatch.setattr(evaluation, "predict", half_right)

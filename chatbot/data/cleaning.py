@@ -12,7 +12,7 @@ from typing import Any
 
 from chatbot.data import steps
 from chatbot.data.records import Message
-from chatbot.data.splits import dialogue_digest
+from chatbot.data.splits import dialogue_digest, normalized_text
 from chatbot.presets import check_names
 
 # Control characters but white space, soft hyphen, zero-width space, marks of direction, byte order
@@ -32,6 +32,7 @@ class DropReason(StrEnum):
     ONE_TURN = "one turn"
     NO_REPLY = "no reply"
     LANGUAGE = "other language"
+    WITHOUT = "left out"
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near duplicate"
     LEAK = "leak"
@@ -48,6 +49,7 @@ class Cleaning:
     phones: bool = True  # phone numbers become 'this phone number'
     detokenize: bool = True  # do n't , becomes don't,
     languages: tuple[str, ...] = ()  # only dialogues in these (extra data)
+    without: tuple[str, ...] = ()  # dialogues with one of these sentences go
     placeholders: bool = True  # replies with [name] and the like are not learned
     profanity: bool = False  # replies with profanity are not learned (extra data)
     max_reply_words: int | None = None  # longer replies are not learned
@@ -65,6 +67,8 @@ class Cleaning:
             elif entry.name == "languages":
                 if isinstance(value, str) or not all(re.fullmatch("[a-z]{2}", c) for c in value):
                     allowed = "a list of codes such as en, de"
+            elif entry.name == "without":
+                allowed = "a list of sentences" if isinstance(value, str) else ""
             elif value is not None:
                 kind = float if entry.name == "max_reply_entropy" else int
                 if type(value) not in (int, kind) or value <= 0:
@@ -72,6 +76,8 @@ class Cleaning:
             if allowed:
                 raise ValueError(f"clean.{entry.name}={value!r}: allowed is {allowed}")
         object.__setattr__(self, "languages", tuple(self.languages))
+        sentences = (normalized_text([Message(role="user", content=s)]) for s in self.without)
+        object.__setattr__(self, "without", tuple(filter(None, sentences)))
         for name, library in (("profanity", "better_profanity"), ("languages", "py3langid")):
             if getattr(self, name) and find_spec(library) is None:
                 raise ImportError(f"clean.{name} needs {library}: install the extra `data`")
@@ -168,6 +174,9 @@ def apply_steps(
         if language is not None and language not in cleaning.languages:
             log.add("languages", said, language)
             return DropReason.LANGUAGE
+    if cleaning.without and any(map(normalized_text(turns).__contains__, cleaning.without)):
+        log.add("without", " / ".join(turn["content"] for turn in turns))
+        return DropReason.WITHOUT
     replies = [i for i, turn in enumerate(turns) if i and turn["role"] == "assistant"]
     muted = [i for i in replies if _is_mute(turns[i]["content"], cleaning, log)]
     if len(muted) == len(replies):

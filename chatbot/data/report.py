@@ -17,9 +17,17 @@ from transformers import PreTrainedTokenizerFast
 
 from chatbot.data.dullness import count_replies, read_shard
 from chatbot.data.preparation import REPORT_NAME, dialogue_shards, load_prepared
+from chatbot.data.records import ROLES
 from chatbot.data.splits import SPLITS, Split
 from chatbot.data.steps import language_of
-from chatbot.tokenization import UNK, Level, is_lowercasing, train_tokenizer
+from chatbot.tokenization import (
+    UNK,
+    Level,
+    is_chat,
+    is_lowercasing,
+    load_tokenizers,
+    train_tokenizer,
+)
 
 _TEXTS = 50_000  # turns that each vocabulary learns from and is measured on
 _LANGUAGE_SAMPLE = 2000  # dialogues
@@ -117,25 +125,32 @@ def _languages(data: Path) -> dict[str, int] | None:
         return None
     total = sum(1 for _ in _dialogues(data, SPLITS))
     sample = islice(_dialogues(data, SPLITS), 0, None, 1 + total // _LANGUAGE_SAMPLE)
-    said = (" ".join(message["content"] for message in record["messages"]) for record in sample)
+    turns = ([message["content"] for message in record["messages"]] for record in sample)
+    is_one = is_chat(load_tokenizers(data / "tokenizer")[0])  # a pair has a language on each side
+    said = (text for texts in turns for text in ([" ".join(texts)] if is_one else texts))
     return _plain(Counter(language_of(text) or "too short" for text in said))
 
 
 def _vocabularies(data: Path) -> list[dict[str, Any]]:
-    """What a vocabulary of each level and of the chosen size makes of held-out texts."""
-    chosen = PreTrainedTokenizerFast.from_pretrained(data / "tokenizer")
-    learned = list(_texts(data, ("train",)))
-    held_out = list(_texts(data, ("validation", "test"))) or learned
-    rows = [_vocabulary("chosen", chosen, held_out)]
-    for level in get_args(Level):
-        tokenizer = _train(learned, level, len(chosen), is_lowercasing(chosen))
-        rows.append(_vocabulary(level, tokenizer, held_out))
+    """What a vocabulary of each level and of the chosen size makes of held-out texts: of two, the
+    target's after the source's."""
+    tokenizers, rows = load_tokenizers(data / "tokenizer"), []
+    sides = (
+        [("", ROLES)] if len(tokenizers) == 1 else [("source ", ROLES[:1]), ("target ", ROLES[1:])]
+    )
+    for chosen, (side, roles) in zip(tokenizers, sides, strict=True):
+        learned = list(_texts(data, ("train",), roles))
+        held_out = list(_texts(data, ("validation", "test"), roles)) or learned
+        rows.append(_vocabulary(f"{side}chosen", chosen, held_out))
+        for level in get_args(Level):
+            tokenizer = _train(learned, level, len(chosen), is_lowercasing(chosen))
+            rows.append(_vocabulary(f"{side}{level}", tokenizer, held_out))
     return rows
 
 
-def _texts(data: Path, splits: tuple[Split, ...]) -> Iterator[str]:
-    turns = (m["content"] for record in _dialogues(data, splits) for m in record["messages"])
-    return islice(turns, _TEXTS)
+def _texts(data: Path, splits: tuple[Split, ...], roles: Sequence[str]) -> Iterator[str]:
+    turns = (m for record in _dialogues(data, splits) for m in record["messages"])
+    return islice((m["content"] for m in turns if m["role"] in roles), _TEXTS)
 
 
 def _train(texts: list[str], level: Level, size: int, lowercase: bool) -> PreTrainedTokenizerFast:

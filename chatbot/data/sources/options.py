@@ -15,6 +15,8 @@ COLUMNS = (
     "turns",
     "messages",
     "conversations",
+    "source",
+    "target",
 )
 
 
