@@ -23,7 +23,7 @@ from chatbot.decoding import generate, reply_text, spoken_tokens, unspoken_token
 from chatbot.evaluation import TokenScores, last_turn, score_tokens
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration as Model
 from chatbot.presets import generation_preset
-from chatbot.tokenization import SPECIAL_TOKENS, encode_context, encode_reply
+from chatbot.tokenization import SPECIAL_TOKENS, encode_context, encode_reply, is_chat
 
 VERDICTS = ("good", "weak", "broken")
 _DULL = re.compile(r"\b(don't|do not) (really )?know\b|\bnot (too |really )?sure\b|\bno idea\b")
@@ -147,6 +147,8 @@ def examine(
     Raises:
         FileNotFoundError, ValueError: As `load_prepared`; or there are fewer than two replies.
     """
+    if not is_chat(tokenizer):
+        raise ValueError("the model answers no chat (task seq2seq): only chats are examined.")
     data = load_prepared(folder, tokenizer)
     held = _sample(data[split], limit)
     contexts = held["input_ids"]

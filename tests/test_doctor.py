@@ -3,6 +3,7 @@
 The models are trained here, in seconds, on dialogues of a small invented café.
 """
 
+import copy
 import json
 import math
 import random
@@ -397,6 +398,14 @@ def test_too_few_replies_are_refused(
     save_chatbot(*good[0], tmp_path / "model")
     assert main(["doctor", str(tmp_path / "model"), str(good[1]), *options]) == 2
     assert "replies (limit=" in capsys.readouterr().err
+
+
+def test_a_model_of_pairs_is_refused(good: Case) -> None:
+    (model, tokenizer), data = good
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = None
+    with pytest.raises(ValueError, match="answers no chat"):
+        examine(model, tokenizer, data)
 
 
 @pytest.mark.parametrize("steps", [None, 0])

@@ -31,13 +31,13 @@ TALK = {
     "Thanks for yesterday!": "Any time 😊",
     "Good night": "Sleep tight",
 }
-SMALL = [
-    # so narrow a model learns soon from larger first weights only
-    *"--model.hidden_size 64 --model.embedding_size 64 --model.initializer_range 0.3".split(),
-    *"--trainer.max_steps 300 --trainer.learning_rate 0.01".split(),
-    *"--trainer.per_device_train_batch_size 16 --trainer.eval_strategy no".split(),
-    *"--trainer.save_strategy no --trainer.load_best_model_at_end false".split(),
-]
+# So narrow a model learns soon from larger first weights only.
+SMALL = (
+    "--model.hidden_size 64 --model.embedding_size 64 --model.initializer_range 0.3 "
+    "--trainer.max_steps 300 --trainer.learning_rate 0.01 "
+    "--trainer.per_device_train_batch_size 16 --trainer.eval_strategy no "
+    "--trainer.save_strategy no --trainer.load_best_model_at_end false"
+)
 
 
 def export() -> str:
@@ -73,7 +73,7 @@ def test_from_an_export_to_a_chat_with_three_commands(tmp_path: Path) -> None:
     chat.write_text(export(), encoding="utf-8")
     commands = [
         ["prepare", chat.name, "--bot", "Ben", "--output", "data/mine"],
-        ["train", "--data", "data/mine", "--output", "runs/mine", *SMALL],
+        ["train", "--data", "data/mine", "--output", "runs/mine", *SMALL.split()],
         ["chat", "runs/mine/model", "--preset", "precise"],
     ]
     for arguments in commands:
@@ -97,7 +97,7 @@ def test_words_and_characters(
     Path("chat.txt").write_text(export(), encoding="utf-8")
     prepare = ["prepare", "chat.txt", "--bot", "Ben", "--output", "mine", "--level", level]
     assert main(prepare) == 0
-    assert main(["train", "--data", "mine", "--output", "run", *SMALL]) == 0
+    assert main(["train", "--data", "mine", "--output", "run", *SMALL.split()]) == 0
     monkeypatch.setattr(sys, "stdin", io.StringIO(QUESTIONS))
     capsys.readouterr()
     assert main(["chat", "run/model", "--preset", "precise"]) == 0

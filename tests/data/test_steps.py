@@ -30,6 +30,8 @@ def exchange(*texts: str) -> list[Message]:
         ("one<br/>two", "one two"),
         ("a&lt;br&gt;b &#39;c&#x27; &eacute;", "a b 'c' é"),
         ("x<script>alert('&lt;')</script>y<!-- no -->z", "x y z"),
+        ("<!-- a <!-- b --> c", "<!-- a   c"),
+        ("<style>a<style>b</style>c", "<style>a c"),
         ('<a href="x" class="y">here</a>', "here"),
         ("I <3 you", None),
         ("<end> <user> <REDACTED> a<b and c>d", None),

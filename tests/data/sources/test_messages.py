@@ -83,6 +83,7 @@ def test_arrays_larger_than_what_is_read_at_once(tmp_path: Path, size: int) -> N
             '[{"messages": [{"role": "user", "content": "hi"}]}\n,{"messages": [',
             "a.json:2: not JSON (Expecting value",
         ),
+        (f"{json.dumps(RECORDS)}\n\n[]", "a.json:1: text behind the array; allowed: one array"),
         ('[{"messages": [{"role": "user", "content": [7]}]}]', "content[0] is a number; allowed"),
     ],
 )

@@ -37,6 +37,11 @@ def test_quotes_between_tabs_are_characters(tmp_path: Path) -> None:
     assert read(path) == ['u: "Hey" he said | b: So, "hey']
 
 
+def test_columns_without_a_name_are_left_alone(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", ",context,reply,\n0,hi,hello,\n")
+    assert read(path) == ["u: hi | b: hello"]
+
+
 def test_columns_are_named(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "q,a,context,reply\nhi,hello,1,2\n")
     assert read(path) == ["u: 1 | b: 2"]
@@ -151,6 +156,7 @@ def test_a_broken_parquet_file_is_named(tmp_path: Path) -> None:
         ('context,reply\n"hi" you,x\n', "a.csv:2: not CSV (',' expected after '\"')"),
         ('context,reply\nhi,"x\n\n', "a.csv:3: not CSV (unexpected end of data)"),
         ("context,reply\n", "a.csv: the file is empty; allowed: at least one dialogue"),
+        ("reply,a,reply\nx,y,z\n", "a.csv:1: two columns are called 'reply'; allowed: one of eac"),
     ],
 )
 def test_wrong_tables_are_named(tmp_path: Path, content: str, message: str) -> None:

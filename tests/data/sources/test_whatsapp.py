@@ -24,6 +24,7 @@ MOMENTS = [
     "2023-12-31, 9:05 p.m. - ",
     "2023/12/31 21:05 - ",
     "2023/12/31 下午9:05 - ",
+    "2023/12/31 晚上9:05 - ",
     "2023. 12. 31. 오후 9:05 - ",
     "[31/12/2023, 21:05:09] ",
     "[12/31/23, 9:05:09\u202fPM] ",
@@ -76,6 +77,38 @@ def test_android(tmp_path: Path) -> None:
     ]
     assert skipped == {"notice": 3, "media": 2}
     assert [line for line, _ in read_source(*find_sources([path]))] == [3, 16]
+
+
+@pytest.mark.parametrize(
+    ("deleted", "edited", "media"),
+    [
+        ("You deleted this message", "<This message was edited>", "<Media omitted>"),
+        (
+            "Diese Nachricht wurde gelöscht.",
+            "<Diese Nachricht wurde bearbeitet.>",
+            "<Medien ausgeschlossen>",
+        ),
+        ("Se eliminó este mensaje.", "<Se editó este mensaje.>", "<Multimedia omitido>"),
+        ("Ce message a été supprimé", "<Ce message a été modifié>", "<Médias omis>"),
+        ("Hai eliminato questo messaggio", "<Il messaggio è modificato>", "<Media omessi>"),
+    ],
+)
+def test_what_phones_add_in_other_languages(
+    tmp_path: Path, deleted: str, edited: str, media: str
+) -> None:
+    texts = [("Ann", "So?"), ("Ben", deleted), ("Ben", media), ("Ben", f"I <3 you {edited}")]
+    lines = [f"1/2/24, 10:0{n} - {name}: {text}" for n, (name, text) in enumerate(texts)]
+    skipped: Counter[str] = Counter()
+    path = write(tmp_path / "chat.txt", "\n".join(lines))
+    assert read(path, skipped=skipped) == ["u: So? | b: I <3 you"]
+    assert skipped == {"notice": 1, "media": 1}
+
+
+def test_what_people_put_between_signs_stays(tmp_path: Path) -> None:
+    said = ["<3 to you <3 and you>", "a <b c>", "x < Y and Y > z", "I mean <B>"]
+    lines = [f"1/2/24, 10:0{n} - {'Ann' if n % 2 else 'Ben'}: {t}" for n, t in enumerate(said)]
+    path = write(tmp_path / "chat.txt", "\n".join(lines))
+    assert [text[3:] for text in read(path)[0].split(" | ")] == said
 
 
 def test_midnight_is_twelve_am(tmp_path: Path) -> None:
