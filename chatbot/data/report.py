@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
+from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from chatbot.data.dullness import count_replies, read_shard
@@ -66,7 +67,7 @@ def write_report(data: Path, output: Path | None = None) -> Path:
 
 def measure(data: Path) -> dict[str, Any]:
     """All numbers of the report, from `preparation.json` and what was prepared."""
-    examples = load_prepared(data)
+    load_prepared(data)  # or an error
     facts: dict[str, Any] = json.loads((data / REPORT_NAME).read_text("utf-8"))
     turns: Counter[int] = Counter()
     words: dict[str, Counter[int]] = {"user": Counter(), "assistant": Counter()}
@@ -74,14 +75,13 @@ def measure(data: Path) -> dict[str, Any]:
         turns[len(record["messages"])] += 1
         for message in record["messages"]:
             words[message["role"]][len(message["content"].split())] += 1
-    train = examples["train"].with_format("numpy")
     return facts | {
         "lengths": {
             "turns in a dialogue": _plain(turns),
             "words in a turn of the user": _plain(words["user"]),
             "words in a turn of the bot": _plain(words["assistant"]),
-            "tokens of a context (train)": _plain(_token_lengths(train, "input_ids")),
-            "tokens of a reply (train)": _plain(_token_lengths(train, "labels")),
+            "tokens of a context (train)": _plain(_token_lengths(data, "input_ids")),
+            "tokens of a reply (train)": _plain(_token_lengths(data, "labels")),
         },
         "commonest_replies": _commonest_replies(data),
         "languages": _languages(data),
@@ -95,10 +95,12 @@ def _dialogues(data: Path, splits: Iterable[Split]) -> Iterator[dict[str, Any]]:
             yield from read_shard(shard)
 
 
-def _token_lengths(examples: Any, column: str) -> Counter[int]:
-    return Counter(
-        len(ids) for batch in examples.select_columns(column).iter(1000) for ids in batch[column]
-    )
+def _token_lengths(data: Path, column: str) -> Counter[int]:
+    lengths: Counter[int] = Counter()
+    for file in sorted((data / "train").glob("data-*.arrow")):  # each is in memory while it is read
+        rows = Dataset.from_file(str(file)).select_columns(column).with_format("numpy")
+        lengths.update(len(ids) for batch in rows.iter(1000) for ids in batch[column])
+    return lengths
 
 
 def _commonest_replies(data: Path) -> dict[str, Any]:
