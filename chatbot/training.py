@@ -18,13 +18,12 @@ from datasets import Dataset, DatasetDict
 from safetensors import SafetensorError
 from transformers import (
     PreTrainedTokenizerFast,
-    ProgressCallback,
     Seq2SeqTrainingArguments,
     TrainerCallback,
     TrainerState,
     set_seed,
 )
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK, TRAINER_STATE_NAME
 
 from chatbot.checkpoints import save_chatbot
 from chatbot.data import load_prepared
@@ -330,7 +329,7 @@ def _trainer(
         data_collator=ReplyCollator(tokenizers[0], model, pad_to_multiple_of=8),
         callbacks=callbacks,
     )
-    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(DEFAULT_PROGRESS_CALLBACK)  # in a notebook it is another
     trainer.add_callback(TrainingProgress())
     return trainer
 

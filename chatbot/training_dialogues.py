@@ -16,6 +16,7 @@ from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerFast
 from chatbot.tokenization import BOT
 
 _COLUMNS = ("dialogue", "turn", "input_ids", "labels")
+_LENGTHS = 3  # kinds of them; batches of one exact length would be of one kind of talk
 NO_LABEL = -100
 
 
@@ -40,14 +41,15 @@ def join_replies(
         anew: Whether to write it; else it is there.
 
     Returns:
-        Rows of `input_ids`, `reply_positions` (the `<bot>` of each reply) and `labels`, a list of
-        each reply's.
+        Rows of `input_ids`, `reply_positions` (the `<bot>` of each reply), `labels`, a list of
+        each reply's, and `length`, by which the Trainer groups them: which third of `max_tokens`.
     """
     bot = tokenizer.convert_tokens_to_ids(BOT)
 
     def join(batch: Mapping[str, list]) -> dict[str, list]:
         rows = list(_join(zip(*(batch[name] for name in _COLUMNS), strict=True), bot, max_tokens))
-        return {name: [row[name] for row in rows] for name in rows[0]}
+        lengths = [-(-_LENGTHS * len(row["input_ids"]) // max_tokens) for row in rows]
+        return {name: [row[name] for row in rows] for name in rows[0]} | {"length": lengths}
 
     return examples.map(
         join,

@@ -7,7 +7,9 @@
     python scripts/benchmark.py training data/mine --model.copy false --trainer.bf16 true
 
 `chatbot prepare` runs with all default steps, once more as it was, and with one option changed at a
-time. Memory is the proportional set size (PSS), in which pages that processes share count once.
+time. Memory is the proportional set size (PSS) of the command and all that it starts, five times a
+second: pages that they share count once, and mapped files as far as they are in memory. CPU seconds
+are those of all of them, too.
 """
 
 import argparse
@@ -42,7 +44,9 @@ def lexicon(draw: np.random.Generator) -> np.ndarray:
     """Made-up words, the commonest first and short."""
     syllables = [c + v for c in "bdfghjklmnprstvwz" for v in ("ai", "ou", *"aeiou")]
     lengths = 1 + draw.binomial(3, np.linspace(0.1, 0.9, LEXICON))
-    return np.array(["".join(draw.choice(syllables, n)) for n in lengths], dtype=object)
+    drawn = np.array(syllables)[draw.integers(len(syllables), size=(LEXICON, 4))]
+    words = ["".join(row[:n]) for row, n in zip(drawn, lengths, strict=True)]
+    return np.array(words, dtype=object)
 
 
 def made_up(size: int, seed: int = 0) -> Iterator[str]:
@@ -97,7 +101,7 @@ def memory_of(process: int) -> list[int]:
 
 
 def run(command: list[str]) -> tuple[float, float, float, float]:
-    """Seconds and cores in use of a command, and its peaks of megabytes: all, largest process."""
+    """Seconds and CPU seconds of a command, and its peaks of megabytes: all, largest process."""
     used, start, total, largest = sum(os.times()[2:4]), time.perf_counter(), 0, 0
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while process.poll() is None:
@@ -107,8 +111,8 @@ def run(command: list[str]) -> tuple[float, float, float, float]:
             process.wait(0.2)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    seconds = time.perf_counter() - start
-    return seconds, (sum(os.times()[2:4]) - used) / seconds, total / 1e6, largest / 1e6
+    busy = sum(os.times()[2:4]) - used
+    return time.perf_counter() - start, busy, total / 1e6, largest / 1e6
 
 
 def data(source: Path | None, gigabytes: float) -> None:
@@ -123,23 +127,26 @@ def data(source: Path | None, gigabytes: float) -> None:
         for name, change in RUNS.items():
             measured = run([*command, *change, "--overwrite"])
             if name == "all steps":
-                print(summary(output, measured[0]))
-                print(f"{'':20}{'seconds':>9}{'cores':>7}{'peak MB':>9}{'largest':>9}")
-            print(f"{name:20}" + "{:9.1f}{:7.2f}{:9.0f}{:9.0f}".format(*measured), flush=True)
+                print(summary(output, *measured[:2]))
+                print(f"{'':20}{'seconds':>9}{'CPU':>9}{'peak MB':>9}{'largest':>9}")
+            print(f"{name:20}" + "{:9.1f}{:9.1f}{:9.0f}{:9.0f}".format(*measured), flush=True)
 
 
-def summary(output: Path, seconds: float) -> str:
+def summary(output: Path, seconds: float, busy: float) -> str:
     """How much was prepared, and how fast."""
     report = json.loads((output / "preparation.json").read_text("utf-8"))
     megabytes = sum(Path(path).stat().st_size for path in report["files"]) / 1e6
     dropped = [reasons for split in report["dropped"].values() for reasons in split.values()]
     dialogues = sum(sum(n.values()) for n in [*report["dialogues"].values(), *dropped])
-    speed = f"{megabytes / seconds:.2f} MB/s, {dialogues / seconds:,.0f} dialogues/s"
+    speed = f"{megabytes / seconds:.2f} MB a second, {megabytes / busy:.2f} MB a CPU-second"
     return f"{megabytes:,.0f} MB, {dialogues:,} dialogues: {speed}"
 
 
 def training(folder: Path, batch: int, batches: int, options: list[str]) -> None:
-    """`benchmark.py training`: the same replies forward and back, as pairs and in one pass."""
+    """`benchmark.py training`: replies forward and back, as pairs and in one pass.
+
+    Of five times as many batches every fifth by length, so that both ways meet all lengths.
+    """
     import torch
     from torch.utils.data import DataLoader
     from transformers import AutoTokenizer
@@ -158,7 +165,7 @@ def training(folder: Path, batch: int, batches: int, options: list[str]) -> None
     run = load_run(None, {"start": "scratch", **parse_overrides(options)})
     model = build_model(run, tokenizer, longest).train()
     examples = load_prepared(folder)["train"]
-    examples = examples.select(range(min(len(examples), 4 * batch * batches)))
+    examples = examples.select(range(min(len(examples), 5 * batch * batches)))
     pairs, speeds = examples.select_columns(["input_ids", "labels"]), {}
     with tempfile.TemporaryDirectory() as scratch:
         cache = Path(scratch, "rows.arrow")
@@ -166,10 +173,12 @@ def training(folder: Path, batch: int, batches: int, options: list[str]) -> None
         collate = ReplyCollator(tokenizer, model, pad_to_multiple_of=8)
         for name, data in (("pairs", pairs), ("one pass", rows)):
             size = max(1, round(batch * len(data) / len(pairs)))
-            sampler = LengthGroupedSampler(size, data)
+            lengths = data["length"] if "length" in data.column_names else None
+            sampler = LengthGroupedSampler(size, data, lengths)
             loader = DataLoader(data, size, sampler=sampler, collate_fn=collate)
             replies, seconds = 0, 0.0
-            for number, features in enumerate(loader):
+            timed = sorted(loader, key=lambda features: features["input_ids"].shape[1])[2::5]
+            for number, features in enumerate([*timed[:2], *timed]):
                 began = time.process_time()
                 with torch.autocast("cpu", torch.bfloat16, enabled=run.trainer.get("bf16", False)):
                     loss = model(**features).loss
@@ -178,8 +187,6 @@ def training(folder: Path, batch: int, batches: int, options: list[str]) -> None
                 if number >= 2:  # the first ones are slower
                     seconds += time.process_time() - began
                     replies += int((features["labels"] != -100).any(-1).sum())
-                if number == batches:
-                    break
             speeds[name] = replies / seconds
             print(f"{name:10}{speeds[name]:8.0f} replies a CPU-second, {size} rows a batch")
     print(f"{'ratio':10}{speeds['one pass'] / speeds['pairs']:8.2f}")

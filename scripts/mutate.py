@@ -34,8 +34,13 @@ class Mutant(NamedTuple):
 MUTANTS = [
     Mutant(
         "attention sees padding", "attention",
-        "return memory.mask[:, None], None",
-        "return torch.ones_like(memory.mask)[:, None], None",
+        "else memory.mask[:, None], None",
+        "else torch.ones_like(memory.mask)[:, None], None",
+    ),
+    Mutant(
+        "a label sees what another reply may see", "modeling",
+        "seen[reply[index]]",
+        "seen[reply[index.roll(1)]]",
     ),
     Mutant(
         "positions count padding", "attention",
@@ -79,8 +84,8 @@ MUTANTS = [
     ),
     Mutant(
         "a reply starts from the state before its own", "dialogues",
-        "(ends[:, item] > reply_positions[item, reply])",
-        "(ends[:, item] >= reply_positions[item, reply])",
+        "arrival = row[item * length + reply_positions[item, reply]]",
+        "arrival = row[item * length + reply_positions[item, reply]].clamp(min=1) - 1",
     ),
     Mutant(
         "the loss of dialogues forgets num_items_in_batch", "modeling",

@@ -58,6 +58,13 @@ def test_a_dialogue_is_read_once(tokenizer: PreTrainedTokenizerFast, tmp_path: P
     assert [reply for row in rows for reply in row["labels"]] == pairs["labels"][:]
 
 
+def test_rows_are_grouped_by_thirds_of_the_longest(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    rows = joined(tokenizer, tmp_path, 42)
+    assert [row["length"] for row in rows] == [3, 1, 2]
+
+
 def test_a_long_dialogue_goes_on_in_a_further_row(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:

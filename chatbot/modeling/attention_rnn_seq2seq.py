@@ -19,7 +19,7 @@ class AttentionMemory:
     Args:
         values: Encoder outputs, (B, S, M).
         keys: The same prepared by the score function once a generation, (B, S, H or M).
-        mask: True where a token is real, (B, S).
+        mask: True where a token is real, (B, S), or may be seen, (B, T, S): global window only.
     """
 
     values: Tensor
@@ -100,7 +100,7 @@ class GlobalWindow(nn.Module):
         self.size = config.attention_window_size
 
     def forward(self, query: Tensor, memory: AttentionMemory, steps: Tensor) -> Visible:
-        return memory.mask[:, None], None
+        return memory.mask if memory.mask.dim() == 3 else memory.mask[:, None], None
 
 
 class RecentWindow(GlobalWindow):

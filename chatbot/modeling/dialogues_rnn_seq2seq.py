@@ -9,17 +9,13 @@ from torch import Tensor
 
 from .recurrent_rnn_seq2seq import RnnSeq2SeqRecurrentStack
 
-# Encoder outputs (B, S, M), and for each reply: hidden and cell states (N, layers, M), the source
-# tokens that it may see (N, S).
-Readings = tuple[Tensor, Tensor, Tensor, Tensor]
-
 # Tokens read at a time: fewer would be more calls, more would be more padding.
 _STRIDE = 16
 
 
 def read_turns(
     stack: RnnSeq2SeqRecurrentStack, embeddings: Tensor, reply_positions: Tensor
-) -> Readings:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Encode dialogues stride by stride, since a whole sequence would give no cell but the last.
 
     Each stride of a dialogue ends where a reply starts from, if not before.
@@ -31,7 +27,8 @@ def read_turns(
             dialogue has fewer replies.
 
     Returns:
-        What N separate sources would give, in the order of the dialogues and their replies.
+        Encoder outputs (B, S, M), and for each reply in order, hidden and cell states (N, layers,
+        M) and the source tokens that it may see (N, S).
 
     Raises:
         ValueError: Positions that do not rise, or lie outside of the dialogue.
@@ -43,38 +40,37 @@ def read_turns(
             f"reply_positions={reply_positions.tolist()} is not possible; allowed: positions that "
             f"rise in each dialogue, below {length}, then -1."
         )
-    strides = _strides(reply_positions)
-    states, outputs, places, finals = stack.zero_state(embeddings), [], [], []
-    for start, end in strides:
-        steps = start[:, None] + torch.arange(int((end - start).max()), device=end.device)
-        padding = steps >= end[:, None]
-        index = steps.clamp(max=length - 1)[..., None].expand(-1, -1, embeddings.shape[2])
-        layers, states = stack(embeddings.gather(1, index), states, padding)
-        outputs.append(layers[-1])
-        places.append(torch.where(padding, length, steps).clamp(max=length))
-        kinds = zip(*states, strict=True)  # hidden states of all layers, and cells
-        finals.append([torch.cat(kind, dim=1) for kind in kinds])
-    turns = torch.cat(outputs, dim=1)
-    index = torch.cat(places, dim=1)[..., None].expand_as(turns)
-    memory = turns.new_zeros(len(turns), length + 1, turns.shape[2]).scatter(1, index, turns)
+    order = reply_positions.amax(1).argsort(descending=True)  # the first to end go last
+    places = _strides(reply_positions[order])
+    # where each token stands in all dialogues end to end; -1 on padding
+    spots = [place.where(place < 0, place + order[: len(place), None] * length) for place in places]
+    spot = torch.cat([part.flatten() for part in spots])
+    read = embeddings.flatten(0, 1).index_select(0, spot.clamp(min=0))
+    states, outputs, finals = stack.zero_state(embeddings), [], []
+    for part, place in zip(read.split([p.numel() for p in places]), places, strict=True):
+        states = [(hidden[: len(place)], cell[: len(place)]) for hidden, cell in states]
+        padding = (place < 0) & (torch.arange(place.shape[1], device=place.device) > 0)
+        layers, states = stack(part.unflatten(0, place.shape), states, padding)
+        outputs.append(layers[-1].flatten(0, 1))
+        finals.append([torch.cat(kind, dim=1) for kind in zip(*states, strict=True)])
+    turns, room = torch.cat(outputs), given.shape[0] * length + 1  # one more, for the padding
+    memory = turns.new_zeros(room, turns.shape[1]).index_copy(0, spot % room, turns)
+    last = torch.cat([part.amax(1) for part in spots])
+    row = last.new_zeros(room).scatter(0, last % room, torch.arange(len(last), device=last.device))
     item, reply = given.nonzero(as_tuple=True)
-    ends = torch.stack([end for _, end in strides])
-    arrival = (ends[:, item] > reply_positions[item, reply]).int().argmax(0)
-    hidden, cell = (torch.stack(kind)[arrival, item] for kind in zip(*finals, strict=True))
+    arrival = row[item * length + reply_positions[item, reply]]
+    hidden, cell = (torch.cat(kind)[arrival] for kind in zip(*finals, strict=True))
     seen = torch.arange(length, device=given.device) <= reply_positions[given][:, None]
-    return memory[:, :length], hidden, cell, seen
+    return memory[:-1].unflatten(0, (-1, length)), hidden, cell, seen
 
 
-def _strides(reply_positions: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Where each stride begins and ends in each dialogue, (B,) both.
-
-    After its last reply a dialogue reads on, one token at a time, which nobody sees.
-    """
-    end, last = torch.zeros_like(reply_positions[:, 0]), reply_positions.amax(1)
-    strides = []
-    while (end <= last).any():
-        start, beyond = end, end[:, None]
-        following = torch.where(reply_positions >= beyond, reply_positions, last[:, None])
-        end = torch.minimum(following.amin(1) + 1, start + _STRIDE).maximum(start + 1)
-        strides.append((start, end))
-    return strides
+def _strides(reply_positions: Tensor) -> list[Tensor]:
+    """The tokens of each stride, (rows, steps), -1 on padding, without rows that have ended."""
+    last, places = reply_positions.amax(1, keepdim=True), []
+    end = torch.zeros_like(last)
+    while len(live := (end <= last).nonzero()):
+        start, following = end, reply_positions.where(reply_positions >= end, last)
+        end = (following.amin(1, keepdim=True) + 1).minimum(start + _STRIDE)
+        steps = start + torch.arange(int((end - start).max()), device=end.device)
+        places.append(steps.where(steps < end, -1)[: live[-1, 0] + 1])
+    return places

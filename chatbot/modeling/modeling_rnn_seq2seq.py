@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from transformers import initialization
 from transformers.modeling_outputs import (
     BaseModelOutput,
@@ -578,13 +579,13 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         )
 
     def encode_dialogues(
-        self, input_ids: Tensor, reply_positions: Tensor, order: Tensor
-    ) -> tuple[RnnSeq2SeqEncoderOutput, Tensor, Tensor | None]:
+        self, input_ids: Tensor, reply_positions: Tensor
+    ) -> tuple[Tensor, States, Tensor]:
         """Encode whole dialogues once, (B, S), for the replies in them, (B, R): `read_turns`.
 
         Returns:
-            What the decoder needs for each of the N replies, these in `order`, (N,): encoder
-            outputs, attention mask, and the attention's keys.
+            Encoder outputs (B, S, M), the decoder's first states of the N replies, and which
+            source tokens each may see, (N, S).
         """
         if self.config.bidirectional:
             raise ValueError(
@@ -593,17 +594,8 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
             )
         embeddings = embed(self.encoder.embed_tokens, input_ids, self.config, self.training)
         memory, hidden, cell, seen = read_turns(self.encoder.stack, embeddings, reply_positions)
-        place = (reply_positions >= 0).nonzero()[:, 0][order]
-        keys = None
-        if self.decoder.attention is not None:
-            keys = self.decoder.attention.score.project(memory).index_select(0, place)
-        encoded = RnnSeq2SeqEncoderOutput(
-            last_hidden_state=memory.index_select(0, place),
-            final_hidden=hidden[order],
-            final_cell=cell[order],
-            source_ids=input_ids[place] if self.config.copy else None,
-        )
-        return encoded, seen[order], keys
+        encoded = RnnSeq2SeqEncoderOutput(memory, final_hidden=hidden, final_cell=cell)
+        return memory, self.decoder._first_states(encoded, None)[0], seen
 
 
 def _whole_encoder_output(
@@ -724,8 +716,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
                 `num_items_in_batch`, which the Trainer passes on to the loss.
 
         Returns:
-            Logits (B, T, target vocabulary); with copying log-probabilities, which training on
-            labels does without (None): it needs those of the labels alone.
+            Logits (B, T, target vocabulary), with copying log-probabilities; None in training on
+            labels, which needs those of the labels alone, and none on padding.
         """
         if reply_positions is not None:
             return Seq2SeqLMOutput(
@@ -748,16 +740,16 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             return_dict=True,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        hidden, logits, loss = outputs.last_hidden_state[:, kept], None, None
-        if outputs.pointing is None:
-            logits = self.lm_head(hidden)
-        else:
-            gate, attention, source_ids = outputs.pointing
+        hidden, pointing = outputs.last_hidden_state[:, kept], outputs.pointing
+        logits, loss = None, None
+        if pointing is not None:
+            gate, attention, source_ids = pointing
             pointing = Pointing(gate[:, kept], attention[:, kept], source_ids)
-            if self.training and labels is not None:
-                loss = label_loss(self.lm_head, hidden, pointing, labels, **kwargs)
-            else:
-                logits = mixed_log_probabilities(self.lm_head(hidden), pointing)
+        if self.training and labels is not None:
+            loss = label_loss(self.lm_head, hidden, pointing, labels, **kwargs)
+        else:
+            logits = self.lm_head(hidden)
+            logits = logits if pointing is None else mixed_log_probabilities(logits, pointing)
         if labels is not None and loss is None:
             # labels are not shifted against the logits here: `shift_labels` are taken as they are
             size = self.config.decoder_vocab_size
@@ -775,22 +767,41 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: object,
     ) -> Tensor:
-        """The loss of all replies in whole dialogues, those of like length decoded together."""
-        labels = labels[reply_positions >= 0]
+        """The loss of all replies in whole dialogues, those of like length read together.
+
+        Where no step waits for attention, a dialogue's labels look at it at once, without copies.
+        """
+        config, model, decoder = self.config, self.model, self.model.decoder
+        place, labels = (reply_positions >= 0).nonzero()[:, 0], labels[reply_positions >= 0]
+        values, states, seen = model.encode_dialogues(input_ids, reply_positions)
+        keys = values if decoder.attention is None else decoder.attention.score.project(values)
+        waits = config.input_feeding or config.attention == "additive"
+        waits = waits or config.attention_window != "global"
+        parts, flat, memory = [], [], None
         lengths, order = (labels != -100).sum(1).sort()
-        encoded, seen, keys = self.model.encode_dialogues(input_ids, reply_positions, order)
-        given = {"mask": seen, "labels": labels[order], "keys": keys, **encoded}
-        given = {name: value for name, value in given.items() if value is not None}
-        splits = zip(*(value.split(_TOGETHER) for value in given.values()), strict=True)
-        losses = []
-        for values, length in zip(splits, lengths.split(_TOGETHER), strict=True):
-            part = dict(zip(given, values, strict=True))
-            target, mask = part.pop("labels")[:, : length[-1]], part.pop("mask")
-            cache = self.model.decoder.new_cache()
-            cache.attention_keys = part.pop("keys", None)
+        for replies, length in zip(order.split(_TOGETHER), lengths.split(_TOGETHER), strict=True):
+            target, source = labels[replies, : length[-1]], place[replies]
             start = self.prepare_decoder_input_ids_from_labels(target)
-            outputs = self.model(None, mask, start, RnnSeq2SeqEncoderOutput(**part), cache)
-            hidden, pointing = outputs.last_hidden_state, outputs.pointing
-            losses.append(label_loss(self.lm_head, hidden, pointing, target, 1))
+            inputs = embed(model.get_decoder_input_embeddings(), start, config, self.training)
+            if waits:
+                memory = AttentionMemory(values[source], keys[source], seen[replies])
+            first = [(hidden[replies], cell[replies]) for hidden, cell in states]
+            reading = decoder.read_sequence(inputs, first, 0, memory)
+            parts.append((reading, input_ids[source], target))
+            at = (target != -100).nonzero(as_tuple=True)
+            flat.append((reading.outputs[at], inputs[at], target[at], replies[at[0]]))
+        if not waits and decoder.attention is not None:
+            hidden, inputs, target, reply = map(torch.cat, zip(*flat, strict=True))
+            # the labels of each dialogue, (B, Q), -1 where there are fewer
+            counts = place[reply].bincount(minlength=len(values)).tolist()
+            index = pad_sequence(place[reply].argsort(stable=True).split(counts), True, -1)
+            memory = AttentionMemory(values, keys, seen[reply[index]])
+            reading = decoder._attend([hidden[index]], [], inputs[index], 0, memory)
+            parts = [(reading, input_ids, target[index].masked_fill(index < 0, -100))]
+        losses = []
+        for reading, sources, target in parts:
+            pointing = Pointing(reading.gates, reading.weights, sources) if config.copy else None
+            outputs = F.dropout(reading.outputs, config.dropout, self.training)
+            losses.append(label_loss(self.lm_head, outputs, pointing, target, 1))
         items = lengths.sum() if num_items_in_batch is None else num_items_in_batch
         return torch.stack(losses).sum() / items

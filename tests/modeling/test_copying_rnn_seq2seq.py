@@ -108,7 +108,7 @@ def test_probabilities_sum_to_one_and_padding_gets_none(settings: Settings) -> N
         torch.testing.assert_close(row[:, words.unique()].sum(-1), torch.ones(5), **CLOSE)
 
 
-@pytest.mark.parametrize("settings", COPYING, ids=name_of)
+@pytest.mark.parametrize("settings", [*COPYING, {"attention": "general"}], ids=name_of)
 def test_the_loss_is_that_of_the_logits_and_training_needs_no_logits(settings: Settings) -> None:
     model = tiny_model(**settings)
     outputs = model(*HOLED, labels=LABELS)
