@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ChatSession": "chatbot.chat",
+    "ExplainedReply": "chatbot.explain",
     "Reply": "chatbot.chat",
     "GenerationPreset": "chatbot.presets",
     "RnnSeq2SeqConfig": "chatbot.modeling",
@@ -21,6 +22,7 @@ _HOMES = {
     "load_chatbot": "chatbot.checkpoints",
     "load_target_tokenizer": "chatbot.checkpoints",
     "prepare": "chatbot.data",
+    "push_chatbot": "chatbot.hub",
     "save_chatbot": "chatbot.checkpoints",
     "train_tokenizer": "chatbot.tokenization",
 }

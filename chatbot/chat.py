@@ -21,6 +21,7 @@ from transformers import (
     StoppingCriteriaList,
     TextIteratorStreamer,
 )
+from transformers.utils import ModelOutput
 
 from chatbot.checkpoints import load_chatbot
 from chatbot.data import clean_text
@@ -28,7 +29,8 @@ from chatbot.decoding import confidence, generate, readable, reply_text, spoken_
 from chatbot.explain import explain_reply
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
 from chatbot.presets import DEFAULT_GENERATION_PRESET, GenerationPreset, generation_preset
-from chatbot.tokenization import encode_context, is_chat
+from chatbot.safety import check_message, check_reply
+from chatbot.tokenization import encode_context, encode_reply, is_chat
 
 MAX_MESSAGE_CHARACTERS = 10_000
 NOTHING_SAID = "I did not catch anything. What would you like to talk about?"
@@ -54,7 +56,7 @@ class Reply:
             has no word or too little confidence.
         tokens: Its tokens as text, `<end>` included where it came.
         candidates: All replies that were compared, best first.
-        scores: log p of each candidate under the model.
+        scores: log p of each candidate under the model, or what drawn ones are ranked by.
         confidence: Geometric mean of the model's probabilities of `tokens`, 0 to 1.
         attention: Weights, (tokens, source_tokens); None without attention.
         source_tokens: What the encoder read, as text.
@@ -87,6 +89,7 @@ class ChatSession:
         seed: Of the draws. None: a new one each time.
         min_confidence: A reply of less confidence gives way to `fallback`. 0: none does.
         fallback: What is said, and kept in the history, in its place.
+        safety: Whether messages are checked for self-harm and replies for slurs (docs/safety.md).
 
     Raises:
         ValueError: An unknown preset, a model of parallel text, or a `min_confidence` outside 0 to
@@ -104,6 +107,7 @@ class ChatSession:
         seed: int | None = None,
         min_confidence: float = 0.0,
         fallback: str = FALLBACK,
+        safety: bool = True,
     ):
         if not 0 <= min_confidence <= 1:
             raise ValueError(f"min_confidence={min_confidence!r} is not possible; allowed: 0 to 1.")
@@ -116,6 +120,7 @@ class ChatSession:
         self.messages = [dict(message) for message in messages]
         self.min_confidence = min_confidence
         self.fallback = fallback
+        self.safety = safety
         self.generator = torch.Generator()
         if seed is None:
             self.generator.seed()
@@ -123,9 +128,21 @@ class ChatSession:
             self.generator.manual_seed(seed)
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str | None = None, **options: Any) -> ChatSession:
-        """A session with the model in a folder; None: with the shipped one."""
-        return cls(*load_chatbot(folder), **options)
+    def from_pretrained(
+        cls,
+        folder: Path | str | None = None,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        **options: Any,
+    ) -> ChatSession:
+        """A session with the model in a folder, or of the Hub; None: with the shipped one.
+
+        Args:
+            folder, revision, token: As of `load_chatbot`.
+            options: As of the session.
+        """
+        return cls(*load_chatbot(folder, revision=revision, token=token), **options)
 
     def reset(self) -> None:
         """Forget what was said."""
@@ -139,43 +156,44 @@ class ChatSession:
                 return str(message["content"])
         return None
 
-    def reply(self, text: str) -> Reply:
-        """Answer a message. Both go into the history, except that nothing said changes nothing."""
-        message = clean_message(text)
-        if not message:
-            return _fixed_reply(NOTHING_SAID)
-        context = self._context(message)
-        started = time.perf_counter()
-        beams = self.preset.num_beams
-        sequences = self._generate(context, candidates=beams)
-        seconds = time.perf_counter() - started
-        return self._finish(message, context, sequences, Timing(seconds, seconds, 0))
+    def reply(self, text: str, *, begin: str = "") -> Reply:
+        """Answer a message. Both go into the history, except that nothing said changes nothing.
 
-    def stream(self, text: str) -> Generator[str, None, Reply]:
+        With `begin` the reply begins with that text, and the model goes on from there.
+        """
+        message = clean_message(text)
+        if (fixed := self._fixed_reply(message)) is not None:
+            return fixed
+        context, begun = self._context(message), self._begun(begin)
+        started = time.perf_counter()
+        said = self._generate(context, begun, candidates=self.preset.num_compared)
+        seconds = time.perf_counter() - started
+        return self._finish(message, context, said, Timing(seconds, seconds, -len(begun)))
+
+    def stream(self, text: str, *, begin: str = "") -> Generator[str, None, Reply]:
         """Answer a message, yielding the reply as it grows: each time the whole text so far.
 
+        `begin` as of `reply`.
         Closing the iterator early stops the model; what was said till then stays in the history.
         With a `min_confidence` nothing is shown before the whole reply is judged. The generator's
         return value is the `Reply`.
 
         Raises:
-            ValueError: The preset searches with beams, which cannot stream.
+            ValueError: The preset compares whole replies, which cannot stream.
         """
-        if not self.preset.can_stream:
-            raise ValueError(f"num_beams={self.preset.num_beams} cannot stream; allowed: 1.")
+        self.preset.check_stream()
         message = clean_message(text)
-        if not message:
-            yield NOTHING_SAID
-            return _fixed_reply(NOTHING_SAID)
-        stream = _Stream(self, self._context(message))
+        if (fixed := self._fixed_reply(message)) is not None:
+            yield fixed.text
+            return fixed
+        stream = _Stream(self, self._context(message), self._begun(begin))
         shown = ""
         try:
             for said in stream:
-                if not self.min_confidence:
+                if not self.min_confidence and not self._withheld(said):
                     yield (shown := said)
         finally:
-            sequences = stream.stop()
-            reply = self._finish(message, stream.context, sequences, stream.timing())
+            reply = self._finish(message, stream.context, stream.stop(), stream.timing())
         if reply.text != shown:
             yield reply.text
         return reply
@@ -184,32 +202,54 @@ class ChatSession:
         messages = [*self.messages, {"role": "user", "content": message}]
         return encode_context(self.tokenizer, messages, self.max_source_tokens)
 
-    def _generate(self, context: list[int], **options: Any) -> Tensor:
-        """Candidates, (candidates, tokens), begun with `<go>`."""
-        return generate(
-            self.model, self.tokenizer, [context], self.preset, self.generator, **options
-        ).sequences
+    def _begun(self, text: str) -> list[int]:
+        """Tokens of a reply's beginning."""
+        return encode_reply(self.tokenizer, text, len(text.encode()) + 2)[:-1] if text else []
 
-    def _finish(self, message: str, context: list[int], sequences: Tensor, timing: Timing) -> Reply:
+    def _generate(self, context: list[int], begun: list[int], **options: Any) -> ModelOutput:
+        """Candidates, (candidates, tokens), begun with `<go>` and `begun`, and their scores."""
+        way = self.preset, self.generator
+        return generate(self.model, self.tokenizer, [context], *way, begin=begun, **options)
+
+    def _finish(self, message: str, context: list[int], said: ModelOutput, timing: Timing) -> Reply:
         """Put message and reply into the history."""
-        candidates = [spoken_tokens(self.tokenizer, row) for row in sequences.tolist()]
+        candidates = [spoken_tokens(self.tokenizer, row) for row in said.sequences.tolist()]
         texts = [reply_text(self.tokenizer, candidate) for candidate in candidates]
         looks = [explain_reply(self.model, context, candidate) for candidate in candidates]
+        scores = [float(look.log_probabilities.sum()) for look in looks]
+        if self.preset.num_candidates > 1:
+            scores = said.sequences_scores.tolist()
         best, sure = candidates[0], confidence(looks[0].log_probabilities)
         text = texts[0] if any(c.isalnum() for c in texts[0]) else NOTHING_TO_SAY
+        text = text if sure >= self.min_confidence else self.fallback
         reply = Reply(
-            text=text if sure >= self.min_confidence else self.fallback,
+            text=self._withheld(text) or text,
             tokens=self._spell(best),
             candidates=texts,
-            scores=[float(look.log_probabilities.sum()) for look in looks],
+            scores=scores,
             confidence=sure,
             attention=looks[0].attention,
             source_tokens=self._spell(context),
-            timing=Timing(timing.first_token, timing.total, len(best)),
+            timing=Timing(timing.first_token, timing.total, timing.tokens + len(best)),
         )
-        self.messages.append({"role": "user", "content": message})
-        self.messages.append({"role": "assistant", "content": reply.text})
+        self._remember(message, reply.text)
         return reply
+
+    def _fixed_reply(self, message: str) -> Reply | None:
+        """What is answered without the model, to nothing and to a message in danger."""
+        if not message:
+            return _fixed_reply(NOTHING_SAID)
+        if not self.safety or (text := check_message(message)) is None:
+            return None
+        self._remember(message, text)
+        return _fixed_reply(text)
+
+    def _withheld(self, text: str) -> str | None:
+        return check_reply(text) if self.safety else None
+
+    def _remember(self, message: str, reply: str) -> None:
+        self.messages.append({"role": "user", "content": message})
+        self.messages.append({"role": "assistant", "content": reply})
 
     def _spell(self, tokens: list[int]) -> list[str]:
         return [self.tokenizer.decode([token]) for token in tokens]
@@ -218,46 +258,47 @@ class ChatSession:
 class _Stream:
     """Generation in a thread of its own, read as text that grows."""
 
-    def __init__(self, session: ChatSession, context: list[int]):
+    def __init__(self, session: ChatSession, context: list[int], begun: list[int]):
         self.context = context
+        self.begun = begun
         self.tokenizer = session.tokenizer
         self.pieces = TextIteratorStreamer(session.tokenizer, skip_special_tokens=True)
         self.stopped = Event()
         self.started = time.perf_counter()
         self.first: float | None = None
-        self.sequences: Tensor | None = None
+        self.said: ModelOutput | None = None
         self.error: BaseException | None = None
         self.thread = Thread(target=self._run, args=(session,), daemon=True)
         self.thread.start()
 
     def __iter__(self) -> Iterator[str]:
         said = ""
-        for piece in self.pieces:
+        for index, piece in enumerate(self.pieces):
             said += piece
-            if not said.strip():
+            if not index or not said.strip():  # what the reply begins with comes first
                 continue
             if self.first is None:
                 self.first = time.perf_counter() - self.started
             yield readable(self.tokenizer, said)
 
-    def stop(self) -> Tensor:
-        """End the generation. Returns what was generated, (1, tokens)."""
+    def stop(self) -> ModelOutput:
+        """End the generation. Returns what was generated."""
         self.stopped.set()
         self.thread.join()
         if self.error is not None:
             raise self.error
-        assert self.sequences is not None
-        return self.sequences
+        assert self.said is not None
+        return self.said
 
     def timing(self) -> Timing:
         total = time.perf_counter() - self.started
-        return Timing(total if self.first is None else self.first, total, 0)
+        return Timing(total if self.first is None else self.first, total, -len(self.begun))
 
     def _run(self, session: ChatSession) -> None:
         criteria = StoppingCriteriaList([_StopWhen(self.stopped)])
         try:
-            self.sequences = session._generate(
-                self.context, streamer=self.pieces, stopping_criteria=criteria
+            self.said = session._generate(
+                self.context, self.begun, streamer=self.pieces, stopping_criteria=criteria
             )
         except BaseException as error:  # shown where the text is read, not lost in the thread
             self.error = error

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from chatbot.folders import whole_folder
+from chatbot.hub_download import download_model, is_hub_name
 from chatbot.hub_files import hub_config_path
 from chatbot.modeling import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration
 from chatbot.tokenization import TARGET_TOKENIZER
@@ -23,18 +24,24 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json")  # whole, or in 
 
 
 def load_chatbot(
-    folder: Path | str | None = None,
+    folder: Path | str | None = None, *, revision: str | None = None, token: str | None = None
 ) -> tuple[RnnSeq2SeqForConditionalGeneration, PreTrainedTokenizerFast]:
     """Load a model, in float32 or int8 and ready to answer, and its tokenizer.
 
-    None: the shipped ones. A second tokenizer is left to `load_target_tokenizer`.
+    A second tokenizer is left to `load_target_tokenizer`.
+
+    Args:
+        folder: A folder, or a model of the Hub: `owner/name`, or `owner/name@revision`. None: the
+            shipped model.
+        revision: A branch, tag or commit of it.
+        token: For a private one. None: that of `hf auth login` or of HF_TOKEN.
 
     Raises:
-        FileNotFoundError: No such folder, or a file is missing in it.
+        FileNotFoundError: No such folder or model, or a file is missing in it.
         ValueError: The folder holds a model of another architecture, a file is broken, or a
             tokenizer has more tokens than the model.
     """
-    folder = _model_folder(folder)
+    folder = _model_folder(folder, revision, token)
     config = _load_config(folder)
     tokenizers = _load_tokenizers(folder, config)
     with _blaming(_weights(folder)):
@@ -44,13 +51,15 @@ def load_chatbot(
     return model.eval(), tokenizers[0]
 
 
-def load_target_tokenizer(folder: Path | str | None = None) -> PreTrainedTokenizerFast:
+def load_target_tokenizer(
+    folder: Path | str | None = None, *, revision: str | None = None, token: str | None = None
+) -> PreTrainedTokenizerFast:
     """Load the tokenizer of what a model writes: where it has one vocabulary, its only tokenizer.
 
     Raises:
         FileNotFoundError, ValueError: As `load_chatbot`.
     """
-    folder = _model_folder(folder)
+    folder = _model_folder(folder, revision, token)
     return _load_tokenizers(folder, _load_config(folder))[-1]
 
 
@@ -85,8 +94,12 @@ def save_chatbot(
             target_tokenizer.save_pretrained(built / TARGET_TOKENIZER)
 
 
-def _model_folder(folder: Path | str | None) -> Path:
-    return hub_config_path("pretrained") if folder is None else Path(folder)
+def _model_folder(folder: Path | str | None, revision: str | None, token: str | None) -> Path:
+    if folder is None:
+        return hub_config_path("pretrained")
+    if not Path(folder).exists() and is_hub_name(str(folder)):
+        return download_model(str(folder), revision, token)
+    return Path(folder)
 
 
 def _load_config(folder: Path) -> RnnSeq2SeqConfig:

@@ -9,6 +9,8 @@
     chatbot read runs/tiny/model runs/other/model --data data/mine
     chatbot doctor runs/tiny/model data/mine
     chatbot export runs/tiny/model --to onnx --output runs/tiny/onnx
+    chatbot push runs/tiny/model owner/name --space
+    chatbot push-data my_conversations owner/name
 
 Each imports what it needs when it runs: `chatbot --help` answers at once.
 """
@@ -72,16 +74,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_confidence(chat)
 
     serve = _command(commands, "serve", _serve, "talk in the browser")
-    _add_model(serve)
+    said = "folders of models, of which one is picked on the page; else the shipped one"
+    serve.add_argument("models", nargs="*", type=Path, metavar="model", help=said)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     serve.add_argument("--port", type=int, help="port to listen on (7860, or the next free one)")
     serve.add_argument("--no-browser", action="store_true", help="do not open the page")
+    said = "where ratings go (feedback.jsonl; nowhere, unless given, where --host is not 127.0.0.1)"
+    serve.add_argument("--feedback", type=Path, metavar="FILE", help=said)
     _add_confidence(serve)
 
     prepare = _command(commands, "prepare", _prepare, "make a dataset of conversations")
     _add_sources(prepare)
-    said = "chat, or seq2seq for pairs without speakers, as of translation (chat)"
-    prepare.add_argument("--task", default="chat", choices=("chat", "seq2seq"), help=said)
+    said = "chat, or seq2seq for pairs without speakers, as of translation (of a.en+a.it seq2seq)"
+    prepare.add_argument("--task", choices=("chat", "seq2seq"), help=said)
     _add_output(prepare, "folder to write")
     prepare.add_argument(
         "--tokenizer", type=Path, help="folder of a tokenizer; else one is trained"
@@ -106,6 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     train = _command(commands, "train", _train, "train a model")
     train.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     train.add_argument("--overwrite", action="store_true", help="replace a run in the same folder")
+    said = "publish it afterwards, in private; whether that is allowed is seen before"
+    train.add_argument("--push-to", metavar="owner/name", help=said)
     start = train.add_mutually_exclusive_group()
     start.add_argument("--from", dest="start", metavar="MODEL", help="continue this model")
     start.add_argument(
@@ -113,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.usage = (
         "chatbot train [RUN.yaml] [--resume] [--overwrite] [--from MODEL | --from-scratch] "
-        "[--FIELD VALUE ...]"
+        "[--push-to owner/name] [--FIELD VALUE ...]"
     )
     train.epilog = (
         "Without a YAML: a small model on the sample conversations (scripts/configs/tiny.yaml); "
@@ -165,6 +172,17 @@ def _parser() -> argparse.ArgumentParser:
         help="folder that `chatbot prepare` wrote: the loss of int8 is measured on its test split "
         "(else on our sample conversations)",
     )
+
+    push = _command(commands, "push", _push, "publish a model on the Hub")
+    push.add_argument("model", type=Path, help="folder of a model")
+    _add_target(push)
+    push.add_argument("--space", action="store_true", help="and a Space that runs it")
+    said = "add what an Inference Endpoint needs: handler.py and this package"
+    push.add_argument("--endpoint", action="store_true", help=said)
+
+    data = _command(commands, "push-data", _push_data, "publish conversations on the Hub")
+    data.add_argument("folder", type=Path, help="with README.md, its `license`, and data/*.jsonl")
+    _add_target(data)
     return parser
 
 
@@ -192,6 +210,17 @@ def _add_confidence(command: argparse.ArgumentParser) -> None:
     command.add_argument("--min-confidence", type=float, metavar="P", help=said, **unset)
     said = "what is said then (I don't know that one yet.)"
     command.add_argument("--fallback", metavar="TEXT", help=said, **unset)
+
+
+def _add_target(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("repo_id", metavar="owner/name", help="made where it does not exist")
+    add("--private", action="store_true", help="nobody else may see it")
+    add("--create-pr", action="store_true", help="propose it, where you may not write")
+    add("--revision", help="branch to send it to, made where it does not exist (main)")
+    add("--dry-run", action="store_true", help="check everything and list the files, send nothing")
+    said = "you know that sources without a known licence may be published"
+    add("--licence-checked", action="store_true", help=said)
 
 
 def _add_sources(command: argparse.ArgumentParser) -> None:
@@ -236,6 +265,7 @@ def _add_cleaning(command: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--without", type=Path, metavar="FILE", help="drop what holds one of its lines")
     add("--languages", default="", metavar="en,de", help="keep only dialogues in these")
+    add("--max-length-ratio", type=float, help="drop pairs with a side so many times as long")
     add("--max-reply-words", type=int, help="learn no longer reply")
     add("--max-reply-count", type=int, help="learn the same reply at most so often")
     add("--max-reply-entropy", type=float, help="learn no reply to more different turns (bits)")
@@ -253,13 +283,23 @@ def _serve(options: argparse.Namespace) -> int:
     from chatbot.app import launch_app
 
     launch_app(
-        options.model,
+        *map(_fetched, options.models),
         host=options.host,
         port=options.port,
         open_browser=not options.no_browser,
+        feedback=options.feedback,
         **_confidence(options),
     )
     return 0
+
+
+def _fetched(model: Path) -> Path:
+    """A folder. The client is imported for a name of the Hub only: the app is offline otherwise."""
+    if model.exists():
+        return model
+    from chatbot.hub_download import download_model, is_hub_name
+
+    return download_model(str(model)) if is_hub_name(str(model)) else model
 
 
 def _confidence(options: argparse.Namespace) -> dict[str, Any]:
@@ -294,7 +334,7 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _cleaning(options: argparse.Namespace) -> dict[str, Any]:
-    limits = ("max_reply_words", "max_reply_count", "max_reply_entropy")
+    limits = ("max_length_ratio", "max_reply_words", "max_reply_count", "max_reply_entropy")
     names = (*(name.replace("-", "_") for name in STEPS), *limits)
     languages = [code for code in options.languages.split(",") if code]
     sentences = options.without.read_text("utf-8").splitlines() if options.without else []
@@ -351,12 +391,20 @@ def _train(options: argparse.Namespace) -> int:
     if options.start is not None:
         overrides["start"] = options.start
     run = load_run(config, overrides)
+    if options.push_to is not None:
+        from chatbot.hub_upload import Target, check_permission
+
+        check_permission(Target(options.push_to, private=True))
     done = train(
         run,
         resume=options.resume,
         overwrite=options.overwrite,
         command=shlex.join(["chatbot", *options.arguments]),
     )
+    if done and options.push_to is not None:
+        from chatbot.hub import push_chatbot
+
+        print(push_chatbot(run.folder / "model", options.push_to, private=True))
     return 0 if done else 130
 
 
@@ -511,6 +559,26 @@ def _export(options: argparse.Namespace) -> int:
         raise ValueError("--to int8 needs --data for a model of two vocabularies, or of pairs")
     print(export_int8(model, tokenizer, options.output, examples, **kept))
     return 0
+
+
+def _push(options: argparse.Namespace) -> int:
+    from chatbot.hub import push_chatbot
+
+    parts = {"space": options.space, "endpoint": options.endpoint}
+    print(push_chatbot(options.model, options.repo_id, **parts, **_target(options)))
+    return 0
+
+
+def _push_data(options: argparse.Namespace) -> int:
+    from chatbot.hub import push_data
+
+    print(push_data(options.folder, options.repo_id, **_target(options)))
+    return 0
+
+
+def _target(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("private", "create_pr", "revision", "dry_run", "licence_checked")
+    return {name: vars(options)[name] for name in names}
 
 
 if __name__ == "__main__":

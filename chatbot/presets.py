@@ -21,6 +21,12 @@ class GenerationPreset:
         top_p: Sampling keeps the likeliest tokens of this joint probability (Holtzman et al. 2020).
         top_k: Sampling keeps this many tokens. 0: all.
         num_beams: Beams of the search; more than 1 excludes sampling, and streaming.
+        num_candidates: Replies that are drawn and compared; more than 1 excludes streaming. The
+            best has the highest log p(reply | context) - context_weight · log p(reply) +
+            length_weight · tokens - copy_weight · copied (see `chatbot.decoding.rank_candidates`).
+        context_weight: λ of MMI-antiLM (Li et al. 2016): what fits anything counts less.
+        length_weight: γ there, for each token.
+        copy_weight: Against saying the user's own sentence back.
         length_penalty: Power of the length that divides a beam's score.
         no_repeat_ngram_size: No run of this many tokens comes twice. 0: any may.
         min_new_tokens: Tokens of the shortest reply.
@@ -34,6 +40,10 @@ class GenerationPreset:
     top_p: float = 1.0
     top_k: int = 0
     num_beams: int = 1
+    num_candidates: int = 1
+    context_weight: float = 0.0
+    length_weight: float = 0.0
+    copy_weight: float = 0.0
     length_penalty: float = 1.0
     no_repeat_ngram_size: int = 3
     min_new_tokens: int = 2
@@ -45,6 +55,10 @@ class GenerationPreset:
             "top_p": (0.01, 1),
             "top_k": (0, 1_000_000),
             "num_beams": (1, 64),
+            "num_candidates": (1, 64),
+            "context_weight": (0, 1),
+            "length_weight": (-10, 10),
+            "copy_weight": (0, 1000),
             "length_penalty": (-10, 10),
             "no_repeat_ngram_size": (0, 64),
             "min_new_tokens": (0, self.max_new_tokens),
@@ -59,11 +73,27 @@ class GenerationPreset:
                 f"num_beams={self.num_beams} with temperature={self.temperature} is not possible; "
                 "allowed: beams, or sampling."
             )
+        if self.num_candidates > 1 and self.temperature == 0:
+            raise ValueError(
+                f"num_candidates={self.num_candidates} with temperature={self.temperature} is not "
+                "possible: all would be the same; allowed: sampling."
+            )
+
+    @property
+    def num_compared(self) -> int:
+        """Whole replies that are compared, of which the best is given."""
+        return max(self.num_beams, self.num_candidates)
 
     @property
     def can_stream(self) -> bool:
-        """Beams are compared as a whole: nothing is certain before the end."""
-        return self.num_beams == 1
+        """What is compared as a whole is not certain before the end."""
+        return self.num_compared == 1
+
+    def check_stream(self) -> None:
+        """Raises ValueError, naming the field, where nothing can be shown before the end."""
+        for name in ("num_beams", "num_candidates"):
+            if (value := getattr(self, name)) > 1:
+                raise ValueError(f"{name}={value} cannot stream; allowed: 1.")
 
 
 def model_preset(name: str) -> dict[str, Any]:

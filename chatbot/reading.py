@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Template
 
-from chatbot.checkpoints import load_chatbot
+from chatbot.checkpoints import load_chatbot, load_target_tokenizer
 from chatbot.data import Message, Split, dialogue_shards, load_prepared
 from chatbot.data.dullness import read_shard
 from chatbot.decoding import generate_replies
@@ -136,5 +136,8 @@ def _contexts(data: Path, split: Split, count: int, draw: random.Random) -> list
 
 def _replies(name: str, contexts: list[list[Message]], seed: int) -> list[str]:
     folder, _, named = name.rpartition("@")
-    preset = generation_preset(named)
-    return generate_replies(*load_chatbot(folder or None), contexts, preset, seed=seed)
+    preset, of = generation_preset(named), folder or None
+    written = load_target_tokenizer(of)
+    return generate_replies(
+        *load_chatbot(of), contexts, preset, seed=seed, target_tokenizer=written
+    )

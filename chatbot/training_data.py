@@ -75,7 +75,7 @@ def settings_of(prepared: Path) -> dict[str, Any]:
 def with_validation(data: DatasetDict) -> DatasetDict:
     """The same data, with the last tenth of the dialogues held out where none are for validation.
 
-    One dialogue in fifty is, by its hash; a small collection may have no such one.
+    Two dialogues in fifty are, by their hash; a small collection may have no such one.
     """
     if len(data["validation"]):
         return data

@@ -90,7 +90,7 @@ class RunRecord:
 
 
 def _fingerprint(folder: Path) -> dict[str, Any]:
-    """The sources of a prepared folder, and the SHA-256 of what is learned from it."""
+    """The sources of a prepared folder, their weights, and the SHA-256 of what is learned."""
     report = json.loads((folder / REPORT_NAME).read_text("utf-8"))
     tokenizers = (folder / "tokenizer").rglob("tokenizer.json")
     learned = [*sorted(folder.glob("*/*.arrow")), *sorted(tokenizers)]
@@ -99,7 +99,8 @@ def _fingerprint(folder: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             digest = file_digest(file, "sha256").hexdigest()
         prepared[path.relative_to(folder).as_posix()] = digest
-    return {"folder": str(folder), "sources": report["files"], "prepared": prepared}
+    read = {"sources": report["files"], "weights": report["settings"]["weights"]}
+    return {"folder": str(folder), **read, "prepared": prepared}
 
 
 def _licences(sources: Sequence[str]) -> dict[str, str]:

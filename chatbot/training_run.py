@@ -17,7 +17,7 @@ import yaml
 from tokenizers import Tokenizer
 from transformers import Seq2SeqTrainingArguments
 
-from chatbot.data import prepare
+from chatbot.data import natural_task, prepare
 from chatbot.hub_files import hub_config_path
 from chatbot.modeling import RnnSeq2SeqConfig
 from chatbot.presets import check_names
@@ -298,7 +298,7 @@ def _fits_shipped(data: Any, options: dict[str, Any], model: dict[str, Any]) -> 
         not data
         or not _are_texts(data)
         or model
-        or options.get("task", "chat") != "chat"
+        or (options.get("task") or natural_task(data)) != "chat"
         or {"vocab_size", "level", "lowercase"} & options.keys()
     ):
         return False

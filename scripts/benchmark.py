@@ -7,7 +7,7 @@
     python scripts/benchmark.py training data/mine --model.copy false --trainer.bf16 true
 
 `chatbot prepare` runs with all default steps, once more as it was, and with one option changed at a
-time. Memory is the proportional set size (PSS) of the command and all that it starts, five times a
+time. Memory is the proportional set size (PSS) of the command and all that it starts, twice a
 second: pages that they share count once, and mapped files as far as they are in memory. CPU seconds
 are those of all of them, too.
 """
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import cycle
@@ -108,7 +109,7 @@ def run(command: list[str]) -> tuple[float, float, float, float]:
         sizes = memory_of(process.pid)
         total, largest = max(total, sum(sizes)), max(largest, *sizes)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(0.2)
+            process.wait(0.5)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     busy = sum(os.times()[2:4]) - used
@@ -166,7 +167,7 @@ def training(folder: Path, batch: int, batches: int, options: list[str]) -> None
     model = build_model(run, tokenizer, longest).train()
     examples = load_prepared(folder)["train"]
     examples = examples.select(range(min(len(examples), 5 * batch * batches)))
-    pairs, speeds = examples.select_columns(["input_ids", "labels"]), {}
+    pairs, timed = examples.select_columns(["input_ids", "labels"]), {}
     with tempfile.TemporaryDirectory() as scratch:
         cache = Path(scratch, "rows.arrow")
         rows = join_replies(examples, tokenizer, JOINED_CONTEXTS * longest, cache)
@@ -176,19 +177,22 @@ def training(folder: Path, batch: int, batches: int, options: list[str]) -> None
             lengths = data["length"] if "length" in data.column_names else None
             sampler = LengthGroupedSampler(size, data, lengths)
             loader = DataLoader(data, size, sampler=sampler, collate_fn=collate)
-            replies, seconds = 0, 0.0
-            timed = sorted(loader, key=lambda features: features["input_ids"].shape[1])[2::5]
-            for number, features in enumerate([*timed[:2], *timed]):
-                began = time.process_time()
-                with torch.autocast("cpu", torch.bfloat16, enabled=run.trainer.get("bf16", False)):
-                    loss = model(**features).loss
-                loss.backward()
-                model.zero_grad()
-                if number >= 2:  # the first ones are slower
-                    seconds += time.process_time() - began
-                    replies += int((features["labels"] != -100).any(-1).sum())
-            speeds[name] = replies / seconds
-            print(f"{name:10}{speeds[name]:8.0f} replies a CPU-second, {size} rows a batch")
+            timed[name] = sorted(loader, key=lambda batch: batch["input_ids"].shape[1])[2::5]
+    seconds, replies = Counter(), Counter()
+    for number in range(-1, batches):  # the first is slower; in turn, so that noise hits both
+        for name, features in ((name, given[max(0, number)]) for name, given in timed.items()):
+            began = time.process_time()
+            with torch.autocast("cpu", torch.bfloat16, enabled=run.trainer.get("bf16", False)):
+                loss = model(**features).loss
+            loss.backward()
+            model.zero_grad()
+            if number >= 0:
+                seconds[name] += time.process_time() - began
+                replies[name] += int((features["labels"] != -100).any(-1).sum())
+    speeds = {name: replies[name] / seconds[name] for name in timed}
+    for name, speed in speeds.items():
+        rows_each = len(timed[name][0]["input_ids"])
+        print(f"{name:10}{speed:8.0f} replies a CPU-second, {rows_each} rows a batch")
     print(f"{'ratio':10}{speeds['one pass'] / speeds['pairs']:8.2f}")
 
 

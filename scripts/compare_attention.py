@@ -3,6 +3,7 @@
     python scripts/compare_attention.py --list              all trials, and which are done
     python scripts/compare_attention.py --minutes 55        go on for so long; repeat until all are
     python scripts/compare_attention.py --only 'base-15-*'  these alone
+    python scripts/compare_attention.py --others            translation and DailyDialog
     python scripts/compare_attention.py --tables            docs/study.md as the results are
     python scripts/compare_attention.py --quick             three tiny arms, on our own samples
 
@@ -25,12 +26,15 @@ from typing import Any
 
 import torch
 from study.arms import Trial, load_arm, trials
-from study.tables import arm_table, load_results, write_page
+from study.others import OTHERS, carry_out_other, prepared
+from study.others_page import load_others, other_blocks, other_pictures
+from study.tables import arm_table, blocks, draw, load_results, write_pages
 from study.trials import Study, carry_out, seconds_per_step
 
 from chatbot.hub_files import hub_config_path
 
-RESULTS, WORK, PAGE = Path("docs/study/results"), Path("runs/study"), Path("docs/study.md")
+RESULTS, WORK = Path("docs/study/results"), Path("runs/study")
+OTHER_RESULTS, PAGES = Path("docs/study/others"), [Path("docs/study.md"), Path("docs/model.md")]
 
 
 def side_by_side(jobs: int, function: Callable[..., Any], *columns: Any) -> list[Any]:
@@ -67,28 +71,42 @@ def show(study: Study, planned: Sequence[Trial]) -> None:
     print(f"{len(left)} of {len(planned)} trials and {hours:.1f} CPU-hours of training are left")
 
 
+def fill_pages() -> None:
+    """Write tables and pictures into the pages."""
+    results, others = load_results(RESULTS), load_others(OTHER_RESULTS)
+    texts = blocks(results) | other_blocks(others)
+    write_pages(PAGES, texts, lambda: draw(results) | other_pictures(others))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, call."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--list", action="store_true", help="show the plan")
     parser.add_argument("--tables", action="store_true", help="write docs/study.md and pictures")
     parser.add_argument("--quick", action="store_true", help="three tiny arms, our own samples")
+    parser.add_argument("--others", action="store_true", help="translation and DailyDialog")
     parser.add_argument("--output", type=Path, default=Path("runs/quick"), help="of --quick")
     parser.add_argument("--only", default="*", help="trials whose name has this pattern")
     parser.add_argument("--jobs", type=int, default=2, help="trials at a time (2); 0: no process")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so many")
     options = parser.parse_args(arguments)
     deadline = time.time() + options.minutes * 60
-    data = Path(os.environ.get("CHATBOT_DATA", "$CHATBOT_DATA"), "chat/self-dialogue")
-    study = Study(RESULTS, WORK, [str(data)], deadline=deadline)
+    if options.tables:
+        return fill_pages()
+    data = Path(os.environ.get("CHATBOT_DATA", "$CHATBOT_DATA"))
+    if options.others:
+        names = [name for name in OTHERS if fnmatch(name, options.only)]
+        for name in names:
+            prepared(name, data)
+        side_by_side(options.jobs, carry_out_other, names, repeat(data), repeat(OTHER_RESULTS))
+        return None
+    study = Study(RESULTS, WORK, [str(data / "chat/self-dialogue")], deadline=deadline)
     if options.quick:
         samples = [str(hub_config_path("sample_conversations"))]
         study = Study(options.output / "results", options.output, samples, True, deadline)
     groups = list(trials(options.quick).values())
     groups = [[each for each in group if fnmatch(each.name, options.only)] for group in groups]
     planned = [trial for group in groups for trial in group]
-    if options.tables:
-        return write_page(PAGE, load_results(study.results))
     if options.list:
         return show(study, planned)
     study.results.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,10 @@ three wordings that were not, an answer counts where greedy search gives it to t
 
 import argparse
 import json
+import os
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
@@ -20,11 +22,12 @@ from transformers import PreTrainedTokenizerFast
 from chatbot.checkpoints import load_chatbot
 from chatbot.data import load_prepared, prepare
 from chatbot.decoding import generate_replies
-from chatbot.evaluation import measure_perplexity
+from chatbot.evaluation import perplexity_by_source
 from chatbot.hub_files import hub_config_path
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
 from chatbot.presets import generation_preset
 from chatbot.training import train
+from chatbot.training_model import load_start
 from chatbot.training_run import load_run, parse_overrides
 
 PLACES = [
@@ -127,14 +130,19 @@ def answered(
     return right
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Teach, ask, and print the three figures."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("output", type=Path, help="folder of the run, made anew")
     parser.add_argument("--open-chat", type=Path, help="folder that `chatbot prepare` wrote")
-    options, rest = parser.parse_known_args()
+    options, rest = parser.parse_known_args(arguments)
     taught, asked = taught_and_asked()
     source = options.output.with_suffix(".jsonl")
+    overrides = {"data": [str(source)], "output": str(options.output), **parse_overrides(rest)}
+    run = load_run(None, overrides)
+    start = load_start(run)
+    if start is None:
+        raise ValueError(f"start={run.start!r}: allowed is a model that chats already.")
     source.parent.mkdir(parents=True, exist_ok=True)
     lines = [
         {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]}
@@ -142,25 +150,27 @@ def main() -> None:
     ]
     source.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
 
-    began = time.monotonic()
-    overrides = {"data": [str(source)], "output": str(options.output), **parse_overrides(rest)}
-    train(load_run(None, overrides), overwrite=True)
-    minutes = (time.monotonic() - began) / 60
+    began = time.monotonic(), sum(os.times()[:4])  # the latter of all threads and children
+    train(run, overwrite=True)
+    minutes, busy = (time.monotonic() - began[0]) / 60, sum(os.times()[:4]) - began[1]
 
-    shipped, tokenizer = load_chatbot()
-    model, _ = load_chatbot(options.output / "model")
+    before, tokenizer = start
+    after, _ = load_chatbot(options.output / "model")
     chat = options.open_chat
     if chat is None:
         chat = options.output / "open-chat"
-        length = shipped.config.max_source_positions
+        length = before.config.max_source_positions
         samples = [hub_config_path("sample_conversations")]
-        prepare(samples, chat, tokenizer=tokenizer, max_source_tokens=length)
-    examples = load_prepared(chat, tokenizer)["test"]
-    before, after = (measure_perplexity(m, tokenizer, examples).per_token for m in (shipped, model))
-    print(f"\ntrained in {minutes:.1f} minutes")
-    print(f"taught questions answered as taught: {answered(model, tokenizer, taught)} of 200")
-    print(f"held-out paraphrases: {answered(model, tokenizer, asked)} of 600")
-    print(f"open chat: perplexity {before:.2f} -> {after:.2f} ({after / before - 1:+.1%})")
+        prepare(samples, chat, tokenizer=tokenizer, max_source_tokens=length, overwrite=True)
+    replies = load_prepared(chat, tokenizer)["test"]
+    measured = [perplexity_by_source(model, tokenizer, replies) for model in (before, after)]
+    print(f"\ntrained in {minutes:.1f} minutes, {busy:.0f} CPU seconds")
+    right = answered(after, tokenizer, taught)
+    print(f"taught questions answered as taught: {right} of {len(taught)}")
+    print(f"held-out paraphrases: {answered(after, tokenizer, asked)} of {len(asked)}")
+    for was, now in zip(*measured, strict=True):
+        old, new = was.perplexity.per_token, now.perplexity.per_token
+        print(f"open chat, {was.name}: perplexity {old:.2f} -> {new:.2f} ({new / old - 1:+.1%})")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,29 @@
-"""Measure a model and write its card.
+"""Measure what a model says and write its card.
 
-    python scripts/write_card.py hub_config/pretrained data/released scripts/prompts.txt \\
-        --training "Trained for an hour on two cores ..."
+    chatbot evaluate runs/released/model data/released --output runs/released/evaluation
+    python scripts/write_card.py runs/released/model owner/wren --prompts scripts/prompts.txt \\
+        --evaluation runs/released/evaluation --training "Trained for an hour on two cores ..."
 """
 
 import argparse
 from pathlib import Path
 
-from chatbot.hub import write_card
+from chatbot.checkpoints import load_chatbot
+from chatbot.hub import record_of
+from chatbot.hub_card import render_card
+from chatbot.tokenization import load_tokenizers
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("model", type=Path, help="folder of the model")
-parser.add_argument("data", type=Path, help="folder that `chatbot prepare` wrote")
-parser.add_argument("prompts", type=Path, help="file with a prompt in each line")
-parser.add_argument("--training", required=True, help="a paragraph on how it was trained")
+parser.add_argument("repo_id", metavar="owner/name", help="its name on the Hub")
+parser.add_argument("--prompts", type=Path, help="file with a prompt in each line")
+parser.add_argument("--evaluation", type=Path, help="folder that `chatbot evaluate` wrote")
+parser.add_argument("--training", help="a paragraph on how it was trained")
 
 if __name__ == "__main__":
-    options = parser.parse_args()
-    write_card(options.model, options.data, options.prompts, options.training)
-    print(f"{options.model / 'README.md'} is written")
+    options = vars(parser.parse_args())
+    folder, repo_id = options.pop("model"), options.pop("repo_id")
+    model, _ = load_chatbot(folder)
+    card = render_card(model, load_tokenizers(folder), repo_id, record_of(folder), **options)
+    (folder / "README.md").write_text(card, "utf-8")
+    print(f"{folder / 'README.md'} is written")

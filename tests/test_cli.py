@@ -315,7 +315,7 @@ BAD_DATA = {
         b'{"messages": [{"role": "owl", "content": "hi"}]}',
         "role.jsonl:1: messages[0].role is 'owl'; allowed: user, assistant",
     ),
-    "short.jsonl": (b'{"messages": [{"role": "user", "content": "hi"}]}', "'one turn': 1"),
+    "short.jsonl": (b'{"messages": [{"role": "user", "content": "hi"}]}', "dropped: 1 one turn"),
 }
 
 
@@ -466,6 +466,7 @@ def test_every_script_helps(
     script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    monkeypatch.syspath_prepend(script.parent)  # as `python scripts/...` does
     with pytest.raises(SystemExit) as exit:
         runpy.run_path(str(script), run_name="__main__")
     assert exit.value.code == 0

@@ -1,5 +1,7 @@
 """Choosing replies: distributions, cuts, limits, batches, beams."""
 
+import copy
+import math
 import threading
 from collections import Counter
 
@@ -7,8 +9,16 @@ import pytest
 import torch
 from chat_helpers import NEVER, Chatbot, few_dialogues, make_chatbot, make_fixed_chatbot
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast, TextIteratorStreamer
 
-from chatbot.decoding import GumbelNoise, generate, generate_replies, reply_text
+from chatbot.decoding import (
+    NEUTRAL,
+    GumbelNoise,
+    generate,
+    generate_replies,
+    rank_candidates,
+    reply_text,
+)
 from chatbot.explain import explain_reply
 from chatbot.presets import GenerationPreset, generation_presets
 from chatbot.tokenization import encode_context
@@ -197,6 +207,100 @@ def test_beams_come_best_first_by_what_the_model_finds_likely(tiny_chatbot: Chat
         greedy = sequences(tiny_chatbot, [context], GenerationPreset(max_new_tokens=10, **FREE))
         followed = explain_reply(model, context, greedy[0].tolist()).log_probabilities.sum()
         assert scores[0] >= followed - 1e-4
+
+
+COMPARED = GenerationPreset(
+    temperature=1.0,
+    num_candidates=6,
+    context_weight=0.5,
+    length_weight=0.25,
+    copy_weight=2.0,
+    max_new_tokens=10,
+)
+
+
+def heard(tokenizer: PreTrainedTokenizerFast, *turns: str) -> list[int]:
+    """The context of a reply to the last of these turns, the user's first."""
+    roles = ("user", "assistant") * len(turns)
+    messages = [{"role": r, "content": text} for r, text in zip(roles, turns, strict=False)]
+    return encode_context(tokenizer, messages, 96)
+
+
+def sequence(tokenizer: PreTrainedTokenizerFast, *tokens: str) -> Tensor:
+    """A generated reply, (1, 1 + tokens), without `<end>`."""
+    return torch.tensor([tokenizer.convert_tokens_to_ids(["<go>", *tokens])])
+
+
+def test_a_score_is_the_formula_by_hand(fixed: Chatbot) -> None:
+    """Where a context changes nothing, (1 - 0.5) log p + 0.25 tokens are left."""
+    model, tokenizer = fixed
+    said = sequence(tokenizer, "you", "Ġlike", "Ġthat", "<pad>", "<pad>")
+    score = rank_candidates(model, tokenizer, [heard(tokenizer, "hi")], said, COMPARED)
+    by_hand = 0.5 * math.log(0.4 * 0.3 * 0.2) + 0.25 * 3
+    assert score.tolist() == pytest.approx([by_hand], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("turns", "copied"),
+    [
+        (["you like that?"], 1.0),
+        (["people like that people"], 0.5),  # one of the two trigrams
+        (["you like"], 0.0),  # two words are a name, perhaps
+        (["you like that people", "hm", "why?"], 0.0),  # told before
+    ],
+)
+def test_what_the_user_said_last_is_not_said_back(
+    fixed: Chatbot, turns: list[str], copied: float
+) -> None:
+    tokenizer = fixed[1]
+    tokens = ["you", "Ġlike", "Ġthat", *(["Ġpeople"] if copied == 0.5 else [])]
+    said = sequence(tokenizer, *tokens)
+    free = GenerationPreset(temperature=1.0, num_candidates=6)
+    dear = GenerationPreset(temperature=1.0, num_candidates=6, copy_weight=3.0)
+    context = heard(tokenizer, *turns)
+    first, second = (rank_candidates(*fixed, [context], said, preset) for preset in (free, dear))
+    assert float(first - second) == pytest.approx(3.0 * copied, abs=1e-5)
+
+
+def test_the_best_of_six_is_chosen(tiny_chatbot: Chatbot) -> None:
+    """Scores equal those of one reply at a time, and of the replies no other has a higher one."""
+    model, tokenizer = tiny_chatbot
+    contexts = [encode_context(tokenizer, turns, 96) for turns in conversations(3)]
+    output = generate(*tiny_chatbot, contexts, COMPARED, torch.Generator(), candidates=6)
+    everyday = [heard(tokenizer, text) for text in NEUTRAL]
+    for item, context in enumerate(contexts):
+        scores = output.sequences_scores[6 * item : 6 * item + 6].tolist()
+        for row, score in zip(output.sequences[6 * item :, 1:].tolist(), scores, strict=False):
+            said = [token for token in row if token != tokenizer.pad_token_id]
+            log_p, *others = (
+                float(explain_reply(model, each, said).log_probabilities.double().sum())
+                for each in (context, *everyday)
+            )
+            general = math.log(sum(math.exp(other) for other in others) / len(others))
+            assert score == pytest.approx(log_p - 0.5 * general + 0.25 * len(said), abs=1e-3)
+        assert scores == sorted(scores, reverse=True)
+        assert scores[0] > scores[-1]
+    best = generate(*tiny_chatbot, contexts, COMPARED, torch.Generator()).sequences
+    assert best.tolist() == output.sequences[::6].tolist()
+
+
+def test_a_seed_chooses_the_same_of_many(tiny_chatbot: Chatbot) -> None:
+    first, again, other = (
+        generate_replies(*tiny_chatbot, conversations(3), COMPARED, seed=seed) for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+def test_comparing_replies_cannot_stream_nor_translate(tiny_chatbot: Chatbot) -> None:
+    model, tokenizer = tiny_chatbot
+    streamer = TextIteratorStreamer(tokenizer)
+    message = r"num_candidates=6 is not possible here; allowed: 1 with a streamer, and for parallel"
+    with pytest.raises(ValueError, match=message):
+        generate(model, tokenizer, [[5]], COMPARED, torch.Generator(), streamer=streamer)
+    plain = copy.deepcopy(tokenizer)
+    plain.chat_template = None
+    with pytest.raises(ValueError, match=message):
+        generate(model, plain, [[5]], COMPARED, torch.Generator())
 
 
 def test_replies_read_as_people_write(tiny_chatbot: Chatbot) -> None:

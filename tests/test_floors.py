@@ -14,12 +14,13 @@ import pytest
 # From the ground up. A name is a module, a name with "/" a folder, which counts as one part. A part
 # imports what lies on lower floors and what is listed before it on its own.
 FLOORS = [
-    ["modeling/", "hub_files", "folders"],
+    ["modeling/", "hub_files", "hub_download", "hub_upload", "folders"],
     ["tokenization", "presets", "data/", "checkpoints"],
     [
+        "incremental",
+        "metrics",
         "decoding",
         "explain",
-        "metrics",
         "evaluation",
         "evaluation_report",
         "doctor",
@@ -34,9 +35,10 @@ FLOORS = [
         "training_curve",
         "training_model",
         "training",
+        "safety",
         "export",
     ],
-    ["chat", "hub", "pipelines", "reading"],
+    ["chat", "hub_card", "hub", "pipelines", "reading"],
     ["serving/"],
     ["terminal", "app/"],
     ["cli", "__main__"],

@@ -1,6 +1,7 @@
 """A newcomer's first hour: an export of WhatsApp, three commands, and the bot answers."""
 
 import io
+import json
 import os
 import random
 import subprocess
@@ -106,3 +107,33 @@ def test_words_and_characters(
     text = " ".join(TALK.values()).lower()
     parts = (lambda text: text.split()) if level == "word" else set
     assert {*parts(" ".join(said).lower())} <= {*parts(text)}
+
+
+def test_prepared_data_stay_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that cannot be written to is enough for all that reads it (root writes anyway)."""
+    monkeypatch.chdir(tmp_path)
+    Path("chat.txt").write_text(export(), encoding="utf-8")
+    assert main(["prepare", "chat.txt:0.5", "--bot", "Ben", "--output", "data/mine"]) == 0
+    entries = [Path("data"), *Path("data").rglob("*")]
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in entries}
+    for path in entries:
+        path.chmod(path.stat().st_mode & ~0o222)
+    sizes = "--model.hidden_size 16 --model.embedding_size 16 --trainer.max_steps 2"
+    commands = (
+        f"train --data data/mine --output run --from-scratch {sizes}",
+        "evaluate run/model data/mine --split train --output measured --limit 5",
+        "doctor run/model data/mine --split train --limit 5",
+        "read run/model run/model@greedy --data data/mine --split train --html page.html",
+        "report data/mine --output facts",
+    )
+    for command in commands:
+        status = main(command.split())
+        assert status == 0 or (command[:6], status) == ("doctor", 1), capsys.readouterr().err
+    for path in entries:
+        path.chmod(path.stat().st_mode | 0o200)
+    record = json.loads(Path("run/run.json").read_text("utf-8"))
+    assert record["data"]["data"]["weights"] == {"chat": 0.5}
+    after = [Path("data"), *Path("data").rglob("*")]
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in after} == before

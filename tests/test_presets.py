@@ -22,9 +22,24 @@ def test_the_ways_of_choosing_a_reply() -> None:
     presets = generation_presets()
     assert next(iter(presets)) == DEFAULT_GENERATION_PRESET == "lively"
     assert presets["lively"] == generation_preset("lively")
-    assert presets["lively"].temperature > presets["careful"].temperature > 0
+    assert presets["lively"].temperature > 0
     assert presets["greedy"].temperature == presets["precise"].temperature == 0
-    assert {name for name, preset in presets.items() if not preset.can_stream} == {"precise"}
+    compared = {name: preset.num_compared for name, preset in presets.items()}
+    assert compared == {"lively": 1, "careful": 12, "precise": 4, "greedy": 1}
+    assert {name for name, preset in presets.items() if not preset.can_stream} == {
+        "careful",
+        "precise",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("careful", "num_candidates=12 cannot stream"), ("precise", "num_beams=4 cannot stream")],
+)
+def test_what_is_compared_cannot_stream(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}; allowed: 1.$"):
+        generation_preset(name).check_stream()
+    generation_preset("lively").check_stream()
 
 
 def test_the_sizes_of_models() -> None:
@@ -57,6 +72,10 @@ def test_unknown_presets_are_refused() -> None:
         ({"min_new_tokens": 49}, "min_new_tokens=49 is not possible; allowed: 0 to 48."),
         ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size=-1 is not possible"),
         ({"num_beams": 2, "temperature": 1}, "num_beams=2 with temperature=1 is not possible"),
+        ({"num_candidates": 0}, "num_candidates=0 is not possible; allowed: 1 to 64."),
+        ({"num_candidates": 2}, "num_candidates=2 with temperature=0.0 is not possible"),
+        ({"context_weight": 1.5}, "context_weight=1.5 is not possible; allowed: 0 to 1."),
+        ({"copy_weight": -1}, "copy_weight=-1 is not possible; allowed: 0 to 1000."),
     ],
 )
 def test_impossible_values_are_refused(values: dict[str, Any], message: str) -> None:

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_helpers import Chatbot, sample_dialogues, sample_tokenizer, write_dialogues
+import torch
+from chat_helpers import BYTES, NEVER, Chatbot, sample_dialogues, sample_tokenizer, write_dialogues
+from modeling_helpers import tiny_model
 from playwright.sync_api import sync_playwright
 
+from chatbot.checkpoints import save_chatbot
 from chatbot.data import is_test, prepare
 from chatbot.decoding import generate_replies
 from chatbot.presets import generation_preset
@@ -21,6 +24,7 @@ from chatbot.reading import (
     save_sheet,
     write_page,
 )
+from chatbot.tokenization import load_tokenizers
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +80,29 @@ def test_a_sheet_holds_replies_of_both_in_random_order(
     assert [each["replies"][each["whose"].index(1)] for each in sheet] == greedy
     assert make_sheet(names, data, seed=1) != sheet
     assert len(make_sheet(names, data, count=2)) == 2
+
+
+def test_translations_are_read_in_their_own_vocabulary(tmp_path: Path) -> None:
+    sides = [["il gatto dorme", "stai attento"], ["the cat is asleep", "be careful"]]
+    for name, side in zip(("a.it", "a.en"), sides, strict=True):
+        (tmp_path / name).write_text("\n".join(side * 3), "utf-8")
+    pairs = f"{tmp_path / 'a.it'}+{tmp_path / 'a.en'}"
+    prepare([pairs], tmp_path / "data", vocab_size=280, clean={"duplicates": False})
+    source, target = load_tokenizers(tmp_path / "data/tokenizer")
+    ids = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0, "decoder_start_token_id": 2}
+    model = tiny_model(vocab_size=280, share_embeddings=False, **ids)
+    with torch.no_grad():
+        model.lm_head.bias[BYTES] = NEVER  # bytes are the same in both
+    save_chatbot(model, source, tmp_path / "model", target_tokenizer=target)
+    names = [f"{tmp_path / 'model'}@{preset}" for preset in ("greedy", "lively")]
+    sheet = make_sheet(names, tmp_path / "data", split="train", seed=3)
+    contexts = [line["messages"] for line in sheet]
+    assert {messages[0]["content"] for messages in contexts} == {*sides[0]}
+    for place, preset in enumerate(map(generation_preset, ("greedy", "lively"))):
+        written = {"seed": 3, "target_tokenizer": target}
+        replies = generate_replies(model, source, contexts, preset, **written)
+        assert [line["replies"][line["whose"].index(place)] for line in sheet] == replies
+        assert replies != generate_replies(model, source, contexts, preset, seed=3)
 
 
 def test_equal_replies_need_no_reader(names: list[str], data: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The study: its arms, the references behind our interface, its tables, and a tiny run of it."""
 
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from chat_helpers import sample_dialogues
 from torch import Tensor
 from torch.nn import functional as F
 
+from chatbot.data import is_test
 from chatbot.decoding import generate
 from chatbot.evaluation import rank_replies
-from chatbot.modeling import RnnSeq2SeqConfig
+from chatbot.modeling import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration
 from chatbot.presets import GenerationPreset
 from chatbot.training_run import load_run
 
@@ -37,11 +40,17 @@ def study(repository: Path) -> SimpleNamespace:
     sys.path.insert(0, str(repository / "scripts"))
     try:
         import compare_attention
-        from study import arms, references, tables, trials
+        from study import arms, others, others_page, references, tables, trials
     finally:
         sys.path.remove(str(repository / "scripts"))
     return SimpleNamespace(
-        command=compare_attention, arms=arms, references=references, tables=tables, trials=trials
+        command=compare_attention,
+        arms=arms,
+        references=references,
+        tables=tables,
+        trials=trials,
+        others=others,
+        others_page=others_page,
     )
 
 
@@ -187,7 +196,7 @@ def test_an_arm_differs_from_the_base_in_what_it_is_about(
 )
 def test_chatbot_train_takes_our_arms(name: str, study: SimpleNamespace) -> None:
     run = load_run(study.arms.CONFIGS / f"{name}.yaml", {})
-    assert run.minutes == (60 if name in OTHER_DATA else 15)
+    assert run.minutes == (None if name in OTHER_DATA else 15)
     RnnSeq2SeqConfig(decoder_vocab_size=None, **run.model)  # refuses what is not possible
 
 
@@ -195,6 +204,9 @@ def test_tables_and_claims_are_about_trials_of_the_plan(study: SimpleNamespace) 
     settings = study.arms.STUDY
     planned = {(t.arm, t.minutes) for group in study.arms.trials().values() for t in group}
     for _, minutes, measure, arms, _ in settings["claims"]:
+        assert measure in settings["measures"]
+        assert {(arm, minutes) for arm in arms} <= planned
+    for _, _, minutes, measure, arms in settings["choices"]:
         assert measure in settings["measures"]
         assert {(arm, minutes) for arm in arms} <= planned
     for table in settings["tables"].values():
@@ -258,28 +270,36 @@ def test_a_page_is_filled_between_its_marks_alone(study: SimpleNamespace, tmp_pa
     page = "# A\n\n<!-- begin rates -->\n<!-- end -->\n\nText.\n\n<!-- begin picture time -->\n"
     page += "old\n<!-- end -->\n"
     results = study.tables.load_results(written(tmp_path, {"bart-lr0.0005-5-1": result(90)}))
-    filled = study.tables.fill(page, results, {})
+    texts = study.tables.blocks(results)
+    filled = study.tables.fill(page, texts, {})
     assert "| bart-lr0.0005 | 5 | 1 | 90.00 |\n| bart-lr0.0015 | 5 | not run yet |  |" in filled
     assert filled.endswith("Text.\n\n<!-- begin picture time -->\nnot run yet\n<!-- end -->\n")
     assert filled.startswith("# A\n\n<!-- begin rates -->\n| arm |")
-    with_picture = study.tables.fill(filled, results, {"time": None})
+    with_picture = study.tables.fill(filled, texts, {"time": None})
     assert "-->\n![time](study/time.svg)\n<!--" in with_picture
-    assert study.tables.fill(with_picture, results, {"time": None}) == with_picture
+    assert study.tables.fill(with_picture, texts, {"time": None}) == with_picture
 
 
-def test_the_page_is_what_the_results_say(study: SimpleNamespace, repository: Path) -> None:
-    page = repository / "docs" / "study.md"
-    results = study.tables.load_results(page.with_suffix("") / "results")
-    pictures = study.tables.draw(results)
-    text = page.read_text("utf-8")
-    assert study.tables.fill(text, results, pictures) == text
-    drawn = {path.stem for path in page.with_suffix("").glob("*.svg")}
-    assert drawn == set(pictures)
-    marks = {line for line in text.splitlines() if line.startswith("<!-- begin")}
-    tables = {*study.arms.STUDY["tables"], "claims"} | {
-        f"picture {name}" for name in ("time", "lengths", "attention")
-    }
-    assert marks == {f"<!-- begin {name} -->" for name in tables}
+def test_a_choice_shows_what_was_measured(study: SimpleNamespace, tmp_path: Path) -> None:
+    results = study.tables.load_results(written(tmp_path, {"none-15-1": result(40)}))
+    (row,) = (r for r in study.tables.choice_table(results).splitlines() if "to teach" in r)
+    assert "per token: none 40.00; dot not run yet; base not run yet (15 minutes)" in row
+
+
+def test_the_pages_are_what_the_results_say(study: SimpleNamespace, repository: Path) -> None:
+    folder = repository / "docs" / "study"
+    results = study.tables.load_results(folder / "results")
+    others = study.others_page.load_others(folder / "others")
+    blocks = study.tables.blocks(results) | study.others_page.other_blocks(others)
+    pictures = study.tables.draw(results) | study.others_page.other_pictures(others)
+    marks = []
+    for page in ("study.md", "model.md"):
+        text = (repository / "docs" / page).read_text("utf-8")
+        assert study.tables.fill(text, blocks, pictures) == text
+        marks += [line for line in text.splitlines() if line.startswith("<!-- begin")]
+    assert {path.stem for path in folder.glob("*.svg")} == set(pictures)
+    drawn = (f"picture {name}" for name in ("time", "lengths", "attention", "translation"))
+    assert sorted(marks) == sorted(f"<!-- begin {name} -->" for name in (*blocks, *drawn))
 
 
 # The whole
@@ -391,3 +411,141 @@ def test_the_list_says_what_is_left(
         ["base-0.03-1", "done"], ["none-0.03-1", "done"]
     ]  # fmt: skip
     assert lines[2] == "0 of 2 trials and 0.0 CPU-hours of training are left"
+
+
+# Translation and DailyDialog
+
+
+SMALL = {
+    "model.hidden_size": 16, "model.embedding_size": 16, "trainer.bf16": False,
+    "trainer.max_steps": 2, "trainer.eval_strategy": "steps", "trainer.eval_steps": 2,
+    "trainer.save_strategy": "steps", "trainer.save_steps": 2, "prepare.max_target_tokens": 16,
+}  # fmt: skip
+
+
+def write_others(folder: Path, asked: dict[str, str]) -> tuple[Path, int]:
+    """A small CHATBOT_DATA, and how many dialogues its official test has.
+
+    The sentences of the articles stand among the pairs, and in DailyDialog's train file there are
+    dialogues that their hash holds out.
+    """
+    dialogues = sample_dialogues()
+    held_out = [turns for turns in dialogues if is_test(turns)][:4]
+    others = [turns for turns in dialogues if turns not in held_out]
+    parts = {"train": others[:30] + held_out, "validation": others[30:42], "test": others[42:54]}
+    texts = [message["content"] for turns in dialogues[:60] for message in turns]
+    pairs = [(text[::-1], text) for text in dict.fromkeys(texts)]
+    sides = {"train": pairs[:-30] + [*asked.items()] * 2, "validation": pairs[-30:]}
+    for split, turns in parts.items():
+        path = folder / "benchmark" / "dailydialog" / f"{split}.jsonl.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = (json.dumps({"messages": messages}) for messages in turns)
+        path.write_bytes(gzip.compress("\n".join(lines).encode()))
+    for split, rows in sides.items():
+        for end, side in zip(("it", "en"), zip(*rows, strict=True), strict=True):
+            path = folder / "benchmark" / "xdailydialog-en-it" / f"{split}.en-it.{end}.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(gzip.compress("\n".join(side).encode()))
+    return folder, len(parts["test"])
+
+
+@pytest.fixture(scope="module")
+def others(study: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Results of a few steps on small files, and how many dialogues the official test has."""
+    work = tmp_path_factory.mktemp("others")
+    data, count = write_others(work / "source", study.others.ASKED)
+    for name in study.others.OTHERS:
+        changes = {**SMALL, "output": str(work / name), "data": [str(work / f"{name}-data")]}
+        changes["prepare.vocab_size"] = 400
+        study.others.carry_out_other(name, data, work / "results", **changes)
+        assert (work / name / "model").is_dir()
+    again = (work / "results" / "dailydialog.json").read_bytes()
+    study.others.carry_out_other("dailydialog", data, work / "results")  # is not run again
+    assert (work / "results" / "dailydialog.json").read_bytes() == again
+    return study.others_page.load_others(work / "results"), count, work
+
+
+def test_translators_have_two_vocabularies_and_never_read_the_sentences(
+    study: SimpleNamespace, others: Any
+) -> None:
+    results, _, work = others
+    asked = study.others.ASKED
+    for name in study.others.TRANSLATIONS:
+        found = results[name]
+        config = json.loads((work / name / "model" / "config.json").read_text("utf-8"))
+        assert (config["share_embeddings"], config["tie_word_embeddings"]) == (False, False)
+        assert (work / name / "model" / "target_tokenizer").is_dir()
+        assert set(found["left out"].values()) == {2}  # each stands there twice
+        learned = (work / f"{name}-data" / "dialogues").glob("*.jsonl")
+        texts = "".join(path.read_text("utf-8") for path in learned)
+        assert not any(sentence in texts for pair in asked.items() for sentence in pair)
+        assert [each["asked"] for each in found["sentences"]] == list(asked)
+        for each in found["sentences"]:
+            rows = [[int(number) for number in row.split()] for row in each["weights"]]
+            assert len(rows) == (len(each["target"]) if name == "translation-general" else 0)
+            assert all(len(row) == len(each["source"]) for row in rows)
+            assert all(abs(sum(row) - 100) <= len(row) for row in rows)
+        assert found["sessions"][-1]["step"] == 2
+
+
+def test_the_configs_are_what_the_articles_want(study: SimpleNamespace) -> None:
+    general, none = (
+        load_run(study.arms.CONFIGS / f"{name}.yaml", {}) for name in study.others.TRANSLATIONS
+    )
+    assert (general.model["attention"], none.model["attention"]) == ("general", "none")
+    assert general.trainer == none.trainer
+    assert {general.model["embedding_size"], none.model["embedding_size"]} == {300}
+    sizes = [
+        RnnSeq2SeqForConditionalGeneration(
+            RnnSeq2SeqConfig(vocab_size=4096, decoder_vocab_size=4096, **run.model)
+        ).num_parameters()
+        for run in (general, none)
+    ]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
+
+
+def test_dailydialog_is_measured_on_its_official_test(others: Any) -> None:
+    results, count, work = others
+    found = results["dailydialog"]
+    assert found["preparation"]["dialogues"]["test"]["dailydialog"] == count + 4
+    kept = found["preparation"]["examples"]["test"]["dailydialog"]
+    assert 0 < found["test"]["examples"] < kept
+    official = study_dialogues(work / "source" / "benchmark" / "dailydialog" / "test.jsonl.gz")
+    replies = sum(m["role"] == "assistant" for turns in official for m in turns)
+    assert found["test"]["examples"] == replies
+
+
+def study_dialogues(path: Path) -> list[Any]:
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+    return [json.loads(line)["messages"] for line in lines]
+
+
+def test_other_tables_show_numbers_as_they_are(study: SimpleNamespace, others: Any) -> None:
+    results, _, _ = others
+    blocks = study.others_page.other_blocks(results)
+    assert not any("not run yet" in text for text in blocks.values())
+    part = results["translation-none"]["validation"]
+    bleu, token = part["4 beams"]["BLEU"]["value"], part["teacher forcing"]["perplexity per token"]
+    (row,) = (r for r in blocks["translation"].splitlines() if "none" in r and "validation" in r)
+    assert f"| {bleu:.2f}" in row
+    assert f"| {token['value']:.2f} ({token['low']:.2f} to {token['high']:.2f}) |" in row
+    assert "| Be careful Thomas | 2 |" in blocks["left out"]
+    assert "dropped: left out" in blocks["translation data"]
+    ours = results["dailydialog"]["test"]["greedy"]["distinct-1"]["value"]
+    assert f"| {ours:.3f} |" in next(
+        r for r in blocks["dailydialog"].splitlines() if "greedy: distinct-1" in r
+    )
+    (figure,) = study.others_page.other_pictures(results).values()
+    assert len(figure.axes) == 2
+    empty = study.others_page.other_blocks({})
+    assert all("not run yet" in text for text in empty.values())
+    assert study.others_page.other_pictures({}) == {}
+
+
+def test_a_sentence_is_right_whatever_its_capitals(study: SimpleNamespace) -> None:
+    said = {"greedy": "be careful, thomas!", "4 beams": "be | careful"}
+    found = {"sentences": [said, said]}
+    table = study.others_page.other_blocks({})["translation sentences"]
+    assert "yes" not in table
+    rows = study.others_page._sentences({"translation-general": found}).splitlines()
+    assert rows[2].endswith("| be careful, thomas! | be \\| careful | yes, no |")

@@ -1,12 +1,9 @@
-"""What happens when a person sends, retries, undoes, clears or stops. Knows nothing of Gradio.
+"""What happens when a person sends, retries, edits, continues or stops. Knows nothing of Gradio.
 
-The whole conversation travels with each request and back: nothing here remembers anything. On the
-page text is shown as HTML, so it is escaped on the way there and read back on the way in; the model
-sees what was typed.
+The whole conversation travels with each request and back: nothing here remembers anything.
 """
 
 import logging
-import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -21,6 +18,7 @@ from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
 from chatbot.presets import DEFAULT_GENERATION_PRESET, GenerationPreset, generation_preset
 
 MAX_HISTORY_MESSAGES = 200  # of those that travel, the newest; the encoder reads far fewer
+MORE_TOKENS = 4  # that a reply goes on with, at the least
 
 Message = dict[str, Any]
 logger = logging.getLogger(__name__)
@@ -37,20 +35,29 @@ class Bot:
 
     def __post_init__(self) -> None:
         # what is not possible is refused here, rather than at each message
-        self.session(generation_preset(DEFAULT_GENERATION_PRESET), [])
+        self.session(Choice(generation_preset(DEFAULT_GENERATION_PRESET)), [])
 
-    def session(self, preset: GenerationPreset, messages: Sequence[Message]) -> ChatSession:
+    def session(self, choice: "Choice", messages: Sequence[Message]) -> ChatSession:
         """A conversation of this request alone."""
         newest = messages[-MAX_HISTORY_MESSAGES:]
         cleaned = [{**message, "content": clean_message(message["content"])} for message in newest]
         return ChatSession(
             self.model,
             self.tokenizer,
-            preset,
+            choice.preset,
             messages=cleaned,
+            seed=choice.seed,
             min_confidence=self.min_confidence,
             fallback=self.fallback,
         )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a reply is chosen: a preset, and the seed of its draws. None: a new one each time."""
+
+    preset: GenerationPreset
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class View:
     """What the page shows next. None leaves a part as it is.
 
     Args:
-        history: The conversation, escaped.
+        history: The conversation.
         status: The quiet line below it.
         inspection: HTML of the look inside the last reply.
         box: What stands in the text box.
@@ -72,18 +79,8 @@ class View:
     running: bool = False
 
 
-def escape(text: str) -> str:
-    """Text as HTML that shows it. Leaves all that HTML would not take for markup."""
-    return re.sub(r"&(?=[#a-zA-Z])", "&amp;", text).replace("<", "&lt;")
-
-
-def unescape(text: str) -> str:
-    """Takes `escape` back, exactly."""
-    return re.sub("&lt;|&amp;", lambda match: "<" if match[0] == "&lt;" else "&", text)
-
-
-def read_history(history: object, *, escaped: bool) -> list[Message]:
-    """Messages from the page (escaped, content as parts) or from a program (content as text).
+def read_history(history: object) -> list[Message]:
+    """Messages from the page or from a program, whose content is text or a list of parts.
 
     Raises:
         ValueError: It is no list of messages by the user and the assistant.
@@ -96,20 +93,8 @@ def read_history(history: object, *, escaped: bool) -> list[Message]:
     for message in history:
         if not isinstance(message, Mapping) or message.get("role") not in ("user", "assistant"):
             raise ValueError(strings.unknown_history(message))
-        text = _text_of(message.get("content"))
-        messages.append({"role": message["role"], "content": unescape(text) if escaped else text})
+        messages.append({"role": message["role"], "content": _text_of(message.get("content"))})
     return messages
-
-
-def show_history(messages: Sequence[Message]) -> list[Message]:
-    """Messages as the page takes them. As parts, because Gradio dedents a plain string."""
-    return [
-        {
-            "role": message["role"],
-            "content": [{"type": "text", "text": escape(message["content"])}],
-        }
-        for message in messages
-    ]
 
 
 def choose_preset(
@@ -118,22 +103,27 @@ def choose_preset(
     top_p: float | None = None,
     max_new_tokens: int | None = None,
     num_beams: int | None = None,
-) -> GenerationPreset:
-    """A preset with what the sliders say, of those that mean something for it.
+    seed: int | None = None,
+) -> Choice:
+    """A preset by its name, or, as "my own", what the sliders and the seed say. With beams nothing
+    is drawn.
 
     Raises:
         ValueError: An unknown preset, or a value out of range.
     """
-    preset = generation_preset(name)
-    chosen: dict[str, Any] = {"max_new_tokens": max_new_tokens}
-    if preset.can_stream:
-        chosen |= {"temperature": temperature, "top_p": top_p}
-    else:
-        chosen |= {"num_beams": num_beams}
-    return replace(preset, **{field: value for field, value in chosen.items() if value is not None})
+    if name != strings.MY_OWN:
+        return Choice(generation_preset(name))
+    own: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
+    if num_beams is None or num_beams == 1:
+        own |= {"temperature": temperature, "top_p": top_p}
+    preset = replace(generation_preset(DEFAULT_GENERATION_PRESET), temperature=0.0, top_p=1.0)
+    preset = replace(preset, **{field: value for field, value in own.items() if value is not None})
+    if seed is not None and not 0 <= seed < 2**63:
+        raise ValueError(strings.BAD_SEED.format(seed))
+    return Choice(preset, None if seed is None else int(seed))
 
 
-def send(bot: Bot, text: str, history: object, preset: GenerationPreset) -> Iterator[View]:
+def send(bot: Bot, text: str, history: object, choice: Choice) -> Generator[View, None, None]:
     """Answer a message, word by word where the preset can."""
     if not clean_message(text):
         yield View(status=strings.BLANK)
@@ -143,39 +133,50 @@ def send(bot: Bot, text: str, history: object, preset: GenerationPreset) -> Iter
     if len(text) > MAX_MESSAGE_CHARACTERS:
         text = text[-MAX_MESSAGE_CHARACTERS:]
         status = strings.cut(MAX_MESSAGE_CHARACTERS)
-    yield from _answer(bot, read_history(history, escaped=True), text, preset, status)
+    views = _answer(bot, read_history(history), text, choice, status)
+    yield replace(next(views), box="")
+    yield from views
 
 
-def retry(bot: Bot, history: object, preset: GenerationPreset) -> Iterator[View]:
-    """Drop the last reply and answer again."""
-    earlier, text = _last_exchange(read_history(history, escaped=True))
-    if text is None:
-        yield View(status=strings.NOTHING_TO_RETRY)
+def edit(bot: Bot, index: object, text: str, history: object, choice: Choice) -> Iterator[View]:
+    """Cut the conversation at a message of the user, put `text` in its place and answer that."""
+    messages = read_history(history)
+    if not isinstance(index, int) or not 0 <= index < len(messages):
+        yield View(status=strings.NOTHING_TO_EDIT)
         return
-    with closing(_answer(bot, earlier, text, preset, "")) as views:
+    with closing(send(bot, text, messages[:index], choice)) as views:
         for view in views:
             yield replace(view, box=None)
 
 
-def undo(history: object) -> View:
-    """Take back the last message and its reply; the message goes into the box."""
-    earlier, text = _last_exchange(read_history(history, escaped=True))
+def retry(bot: Bot, history: object, choice: Choice) -> Iterator[View]:
+    """Drop the last reply and answer again."""
+    earlier, text = _last_exchange(read_history(history))
     if text is None:
-        return View(status=strings.NOTHING_TO_UNDO)
-    return View(show_history(earlier), inspection=hint(strings.ATTENTION_EMPTY), box=text)
+        yield View(status=strings.NOTHING_TO_RETRY)
+        return
+    yield from _answer(bot, earlier, text, choice, "")
 
 
-def clear() -> View:
-    """Forget the conversation. It was nowhere but on the page."""
-    return View([], inspection=hint(strings.ATTENTION_EMPTY), box="")
+def go_on(bot: Bot, history: object, choice: Choice) -> Iterator[View]:
+    """Let the last reply go on where it ended, or was stopped."""
+    messages = read_history(history)
+    earlier, text = _last_exchange(messages)
+    if text is None:
+        yield View(status=strings.NOTHING_TO_CONTINUE)
+        return
+    begin = messages[-1]["content"] if messages[-1]["role"] == "assistant" else ""
+    more = replace(choice.preset, min_new_tokens=min(MORE_TOKENS, choice.preset.max_new_tokens))
+    yield from _answer(bot, earlier, text, replace(choice, preset=more), "", begin)
 
 
 def stop(history: object) -> View:
     """After the reply was ended: what was said stays; with nothing said, the message comes back."""
-    messages = read_history(history, escaped=True)
+    messages = read_history(history)
     if messages and messages[-1]["role"] == "user":
-        return replace(undo(history), status=strings.STOPPED)
-    return View(status=strings.STOPPED, inspection=hint(strings.ATTENTION_STOPPED))
+        earlier, text = _last_exchange(messages)
+        return View(earlier, strings.STOPPED, hint(strings.ATTENTION_EMPTY), text)
+    return View(messages, strings.STOPPED, hint(strings.ATTENTION_STOPPED))
 
 
 def answer(bot: Bot, message: object, history: object, preset: str | None) -> Iterator[str]:
@@ -186,41 +187,43 @@ def answer(bot: Bot, message: object, history: object, preset: str | None) -> It
     """
     if not isinstance(message, str):
         raise ValueError(strings.not_text(message))
-    chosen = choose_preset(DEFAULT_GENERATION_PRESET if preset is None else preset)
-    session = bot.session(chosen, read_history(history, escaped=False))
+    chosen = generation_preset(DEFAULT_GENERATION_PRESET if preset is None else preset)
+    session = bot.session(Choice(chosen), read_history(history))
     with closing(_replies(session, _without_surrogates(message))) as replies:
         for text, _ in replies:
             yield text
 
 
 def _answer(
-    bot: Bot, earlier: list[Message], text: str, preset: GenerationPreset, status: str
+    bot: Bot, earlier: list[Message], text: str, choice: Choice, status: str, begin: str = ""
 ) -> Generator[View, None, None]:
     asked = [*earlier, {"role": "user", "content": text}]
-    yield View(show_history(asked), status or strings.THINKING, box="", running=True)
-    said, reply = "", None
+    first = _with_reply(asked, begin) if begin else asked
+    yield View(first, status or strings.THINKING, running=True)
+    said, reply = begin, None
     try:
-        with closing(_replies(bot.session(preset, earlier), text)) as replies:
+        with closing(_replies(bot.session(choice, earlier), text, begin)) as replies:
             for said, reply in replies:
-                if reply is None:
+                if reply is None and len(said) > len(begin):  # a last word may come back late
                     yield View(_with_reply(asked, said), status, running=True)
     except Exception:  # the page shows a sentence, the log what happened
         logger.exception("no reply")
-        history = _with_reply(asked, said) if said else show_history(asked)
-        yield View(history, strings.FAILED)
+        yield View(_with_reply(asked, said) if said else asked, strings.FAILED)
         return
     assert reply is not None
     status = " · ".join(filter(None, [status, note(reply)]))
     yield View(_with_reply(asked, said), status, inspect_reply(reply))
 
 
-def _replies(session: ChatSession, text: str) -> Generator[tuple[str, Reply | None], None, None]:
+def _replies(
+    session: ChatSession, text: str, begin: str = ""
+) -> Generator[tuple[str, Reply | None], None, None]:
     """The text so far, and the reply itself with the last one. Closing it ends the model."""
     if not session.preset.can_stream:
-        whole = session.reply(text)
+        whole = session.reply(text, begin=begin)
         yield whole.text, whole
         return
-    stream: Generator[str, None, Reply] = session.stream(text)
+    stream: Generator[str, None, Reply] = session.stream(text, begin=begin)
     with closing(stream):
         while True:
             try:
@@ -240,7 +243,7 @@ def _last_exchange(messages: list[Message]) -> tuple[list[Message], str | None]:
 
 
 def _with_reply(asked: list[Message], reply: str) -> list[Message]:
-    return show_history([*asked, {"role": "assistant", "content": reply}])
+    return [*asked, {"role": "assistant", "content": reply}]
 
 
 def _text_of(content: object) -> str:

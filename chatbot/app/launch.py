@@ -4,12 +4,14 @@ import os
 import socket
 import sys
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 from chatbot.app import strings
 
+LOCAL = "127.0.0.1"
 DEFAULT_PORT = 7860
 PORTS_TRIED = 100
 # Gradio and the Hub client read these when they are imported.
@@ -21,25 +23,28 @@ OFFLINE = {
 
 
 def launch_app(
-    model_folder: Path | None = None,
-    *,
-    host: str = "127.0.0.1",
+    *model_folders: Path,
+    host: str = LOCAL,
     port: int | None = None,
     open_browser: bool = True,
+    feedback: Path | None = None,
     **confidence: Any,
 ) -> None:
     """Serve the chat until Ctrl-C.
 
     Args:
-        model_folder: None: the shipped model.
+        model_folders: None: the shipped model. Of several, one is picked on the page.
         host: The address to listen at; 127.0.0.1 is this computer alone.
         port: None: 7860, or the next one that is free.
         open_browser: Open the page, where there is a screen and a person at a terminal.
+        feedback: File that ratings are appended to. None: `feedback.jsonl` where this computer
+            alone is served, else nothing is rated.
         confidence: `min_confidence` and `fallback`, as of `ChatSession`.
 
     Raises:
-        OSError: The port cannot be used.
-        FileNotFoundError, ValueError: The folder holds no model of ours, or `min_confidence` is
+        OSError: The port cannot be used, or the secret of stored conversations neither be read nor
+            written.
+        FileNotFoundError, ValueError: A folder holds no model of ours, or `min_confidence` is
             outside 0 to 1.
     """
     os.environ.update(OFFLINE)
@@ -49,12 +54,18 @@ def launch_app(
         print(strings.port_busy(DEFAULT_PORT, chosen), flush=True)
     from transformers.utils import logging
 
+    from chatbot.app.conversation import Bot
+    from chatbot.app.feedback import DEFAULT_FEEDBACK
+    from chatbot.app.library import browser_secret
     from chatbot.app.page import build_page
     from chatbot.checkpoints import load_chatbot
 
     logging.disable_progress_bar()
-
-    page = build_page(*load_chatbot(model_folder), **confidence)
+    if feedback is None and host == LOCAL:
+        feedback = DEFAULT_FEEDBACK
+    folders = named(model_folders or (None,))
+    bots = {name: Bot(*load_chatbot(folder), **confidence) for name, folder in folders.items()}
+    page = build_page(bots, secret=browser_secret(), feedback=feedback)
     try:
         url = start(page, host, chosen)
         print(strings.address(url), flush=True)
@@ -69,9 +80,10 @@ def launch_app(
 
 def start(page: Any, host: str, port: int) -> str:
     """Serve a page from `build_page` in threads of its own. Returns its address."""
+    from chatbot.app.forgetting import forget_values
     from chatbot.app.page import STYLE, theme
 
-    _, url, _ = page.launch(
+    app, url, _ = page.launch(
         server_name=host,
         server_port=port,
         prevent_thread_lock=True,
@@ -88,7 +100,24 @@ def start(page: Any, host: str, port: int) -> str:
         theme=theme(),
         css_paths=STYLE,
     )
+    forget_values(app, page)
     return str(url)
+
+
+def named(folders: Sequence[Path | None]) -> dict[str, Path | None]:
+    """Folders of models by their names; where two have the same name, by their paths.
+
+    Raises:
+        ValueError: A folder is given twice.
+    """
+    names = [strings.TITLE if folder is None else folder.absolute().name for folder in folders]
+    found = {
+        name if names.count(name) == 1 else str(folder): folder
+        for name, folder in zip(names, folders, strict=True)
+    }
+    if len(found) < len(folders):
+        raise ValueError(strings.SAME_MODEL.format(", ".join(map(str, folders))))
+    return found
 
 
 def choose_port(host: str, port: int | None) -> int:

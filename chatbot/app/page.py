@@ -1,25 +1,44 @@
-"""The page: its parts, and which handler of `conversation` each button calls."""
+"""The page: its parts, and which handler of `conversation` each button calls.
 
-from collections.abc import Iterator
-from html import escape
+The conversation and the list of conversations are drawn by scripts (transcript.js, library.js):
+what is typed or said is never markup, and conversations stay in the browser.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from transformers import PreTrainedTokenizerFast
 
 from chatbot.app import conversation, strings
-from chatbot.app.conversation import Bot, View
+from chatbot.app.conversation import Bot, View, read_history
+from chatbot.app.feedback import rating_function
 from chatbot.app.inspection import hint
-from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
+from chatbot.app.library import (
+    MAX_CONVERSATIONS,
+    MAX_STORED_CHARACTERS,
+    MAX_TITLE,
+    STORAGE_KEY,
+    read_conversation,
+    write_json,
+    write_markdown,
+)
 from chatbot.presets import DEFAULT_GENERATION_PRESET, generation_presets
 
-STYLE = Path(__file__).with_name("style.css")
+FOLDER = Path(__file__).parent
+STYLE = FOLDER / "style.css"
 # Replies at once, and requests that wait. Gradio's own limits are 1 and none.
 CONCURRENT_REPLIES = 16
 WAITING_REQUESTS = 128
-RUNNING = "running"  # marks the status line while a reply is on its way
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+SAME = "(...values) => values.length > 1 ? values : values[0]"
+SLIDERS = {  # of "my own": label, hint, least, most, step
+    "temperature": (strings.TEMPERATURE, strings.TEMPERATURE_HINT, 0, 2, 0.05),
+    "top_p": (strings.TOP_P, strings.TOP_P_HINT, 0.05, 1, 0.05),
+    "max_new_tokens": (strings.MAX_NEW_TOKENS, strings.MAX_NEW_TOKENS_HINT, 4, 128, 1),
+    "num_beams": (strings.NUM_BEAMS, strings.NUM_BEAMS_HINT, 1, 16, 1),
+}
 
 Update = Any  # what Gradio takes as the next value of a part of the page
 
@@ -60,43 +79,46 @@ def theme() -> gr.themes.Base:
     )
 
 
-def build_page(
-    model: RnnSeq2SeqForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerFast,
-    **confidence: Any,
-) -> gr.Blocks:
-    """The chat with a model, ready to be launched; `confidence` as of `launch_app`."""
-    bot = Bot(model, tokenizer, **confidence)
+def build_page(bots: Mapping[str, Bot], *, secret: str, feedback: Path | None = None) -> gr.Blocks:
+    """The chat with some models, ready to be launched.
+
+    Args:
+        bots: By their names; the first answers unless another is picked.
+        secret: Under which browsers keep conversations; another one cannot read them.
+        feedback: File that ratings are appended to. None: there are none.
+    """
     with gr.Blocks(title=strings.TITLE, analytics_enabled=False) as page:
+        store = gr.BrowserState(None, storage_key=STORAGE_KEY, secret=secret)
+        with gr.Sidebar(label=strings.CONVERSATIONS, open=False, width=300, elem_id="side"):
+            shelf = _shelf(feedback)
+            with gr.Accordion(strings.SETTINGS, open=False, elem_id="settings"):
+                names = list(bots)
+                visible = {"visible": len(names) > 1, "elem_id": "model"}
+                model = gr.Dropdown(names, value=names[0], label=strings.MODEL, **visible)
+                settings = _settings()
         gr.HTML(
             f"<header><h1>{strings.TITLE}</h1><p>{strings.TAGLINE}</p></header>", elem_id="head"
         )
-        parts = _Parts()
-        parts.connect(bot)
-        gr.api(_program(bot), api_name="chat", concurrency_limit=CONCURRENT_REPLIES)
+        _Parts(feedback).connect(bots, [model, *settings])
+        # without a function these run in the browser alone: no stored conversation reaches us
+        page.load(None, store, shelf, js=SAME, **PRIVATE)
+        shelf.change(None, shelf, store, js=SAME, **PRIVATE)
+        gr.api(_program(bots), api_name="chat", concurrency_limit=CONCURRENT_REPLIES)
     page.queue(max_size=WAITING_REQUESTS, default_concurrency_limit=CONCURRENT_REPLIES)
     return page
 
 
 class _Parts:
-    """The parts of the page that change, in the order in which they are seen."""
+    """The parts of the page that a reply changes, in the order in which they are seen."""
 
-    def __init__(self) -> None:
-        self.history = gr.Chatbot(
-            label=strings.CONVERSATION,
-            show_label=False,
+    def __init__(self, feedback: Path | None) -> None:
+        self.transcript = _drawn_by(
+            "transcript.js",
+            {"messages": [], "status": "", "running": False, "done": True},
             elem_id="history",
-            height=None,
-            buttons=[],
-            # with escaped text: nothing that is typed or said is ever markup
-            render_markdown=False,
-            latex_delimiters=[],
-            sanitize_html=True,
-            feedback_options=None,
-            placeholder=f"<p>{strings.WELCOME}</p>",
-            examples=[{"text": text} for text in strings.EXAMPLES],
+            consent=feedback and strings.CONSENT_WHAT.format(feedback.absolute()),
+            server_functions=[rating_function(feedback)] if feedback else None,
         )
-        self.status = gr.HTML(_status(""), elem_id="status")
         with gr.Row(elem_id="compose"):
             self.box = gr.Textbox(
                 label=strings.MESSAGE,
@@ -110,177 +132,192 @@ class _Parts:
                 autofocus=True,
                 elem_id="message",
             )
-            self.send = gr.Button(
-                strings.SEND, variant="primary", scale=0, min_width=84, elem_id="send"
-            )
+            small: dict[str, Any] = {"scale": 0, "min_width": 84}
+            self.send = gr.Button(strings.SEND, variant="primary", elem_id="send", **small)
             self.stop = gr.Button(
-                strings.STOP, variant="stop", scale=0, min_width=84, visible=False, elem_id="stop"
+                strings.STOP, variant="stop", visible=False, elem_id="stop", **small
             )
-        with gr.Row(elem_id="tools"):
-            small: dict[str, Any] = {"variant": "secondary", "size": "sm", "min_width": 72}
-            self.retry = gr.Button(strings.RETRY, elem_id="retry", **small)
-            self.undo = gr.Button(strings.UNDO, elem_id="undo", **small)
-            self.clear = gr.Button(strings.CLEAR, elem_id="clear", **small)
         with gr.Accordion(strings.ATTENTION, open=False, elem_id="attention"):
             self.inspection = gr.HTML(hint(strings.ATTENTION_EMPTY), elem_id="inspection")
-        with gr.Accordion(strings.SETTINGS, open=False, elem_id="settings"):
-            self.settings = _settings()
+        self.outputs = [self.transcript, self.inspection, self.box, self.send, self.stop]
 
-    @property
-    def outputs(self) -> list[Any]:
-        """What `show` gives values for."""
-        return [
-            self.history,
-            self.status,
-            self.inspection,
-            self.box,
-            self.send,
-            self.stop,
-            self.retry,
-            self.undo,
-            self.clear,
-        ]
-
-    def connect(self, bot: Bot) -> None:
+    def connect(self, bots: Mapping[str, Bot], settings: list[Any]) -> None:
         """Tell each button what to do."""
 
         def reply(
-            event: gr.EventData, text: str, history: Any, *settings: Any
+            event: gr.EventData, text: str, shown: Any, model: str, *choice: Any
         ) -> Iterator[list[Update]]:
             # Gradio makes parts anew when it updates them: compared by name
-            if event.target.elem_id == self.retry.elem_id:
-                yield from _shown(conversation.retry, bot, history, settings=settings)
-                return
-            if event.target.elem_id == self.history.elem_id:  # an example was picked
-                text = event.value["text"]
-            yield from _shown(conversation.send, bot, text, history, settings=settings)
+            by_button = event.target.elem_id == self.transcript.elem_id
+            asked = event._data if by_button else {"act": "send", "text": text}
+            for view in _answered(asked, bots[model], _messages(shown), choice):
+                yield _show(view, shown)
 
-        outputs = self.outputs
         # one event for all, so that only one reply at a time can be on its way
         replies = gr.on(
-            [self.box.submit, self.send.click, self.retry.click, self.history.example_select],
+            [self.box.submit, self.send.click, self.transcript.submit],
             reply,
-            [self.box, self.history, *self.settings],
-            outputs,
+            [self.box, self.transcript, *settings],
+            self.outputs,
             trigger_mode="once",
             **PRIVATE,
         )
-        replies.then(_settle, [self.history, self.status], outputs, **PRIVATE)
+        replies.then(_settle, self.transcript, self.outputs, **PRIVATE)
         self.stop.click(None, cancels=replies)
-        self.undo.click(
-            lambda history: _show(conversation.undo(history)), self.history, outputs, **PRIVATE
-        )
-        self.clear.click(lambda: _show(conversation.clear()), None, outputs, **PRIVATE)
+        nothing = json.dumps(hint(strings.ATTENTION_EMPTY))
+        self.transcript.clear(None, None, self.inspection, js=f"() => {nothing}", **PRIVATE)
+
+
+def _drawn_by(script: str, value: Any, **options: Any) -> gr.HTML:
+    """A part that a script of ours draws, with all our texts at hand."""
+    words = {name: text for name, text in vars(strings).items() if name.isupper()}
+    code = [(FOLDER / name).read_text("utf-8") for name in ("elements.js", script)]
+    return gr.HTML(
+        value,
+        html_template="",
+        js_on_load="\n".join(code),
+        apply_default_css=False,
+        words=words,
+        **options,
+    )
+
+
+def _shelf(feedback: Path | None) -> gr.HTML:
+    """The list of conversations."""
+
+    def read_file(text: Any) -> dict[str, Any]:
+        """A conversation out of a file that was exported."""
+        try:
+            return {**read_conversation(str(text))}
+        except ValueError as error:
+            return {"error": str(error)}
+
+    def write_file(asked: Any) -> dict[str, str]:
+        """A conversation as the text of a file, `kind` json or md."""
+        try:
+            messages: Any = read_history(asked["messages"])
+        except ValueError as error:
+            return {"error": str(error)}
+        write = write_markdown if asked["kind"] == "md" else write_json
+        return {"text": write({"title": str(asked["title"]), "messages": messages})}
+
+    return _drawn_by(
+        "library.js",
+        None,
+        elem_id="library",
+        server_functions=[read_file, write_file],
+        rated=feedback is not None,
+        note=strings.STORED.format(MAX_CONVERSATIONS),
+        limits={
+            "conversations": MAX_CONVERSATIONS,
+            "characters": MAX_STORED_CHARACTERS,
+            "title": MAX_TITLE,
+        },
+    )
 
 
 def _settings() -> list[Any]:
-    """The preset and its sliders, in the order of `choose_preset`."""
+    """The preset, what is one's own, and the seed, in the order of `choose_preset`."""
     presets = generation_presets()
-    default = presets[DEFAULT_GENERATION_PRESET]
     name = gr.Radio(
-        list(presets),
+        [*presets, strings.MY_OWN],
         value=DEFAULT_GENERATION_PRESET,
         label=strings.PRESET,
         info=strings.PRESET_HINT,
         elem_id="preset",
     )
-    with gr.Row():
-        temperature = gr.Slider(
-            0,
-            2,
-            default.temperature,
-            step=0.05,
-            label=strings.TEMPERATURE,
-            info=strings.TEMPERATURE_HINT,
-            elem_id="temperature",
+
+    def values(chosen: str) -> list[Any]:
+        return [getattr(presets[chosen], field) for field in SLIDERS]
+
+    with gr.Column(visible=False, elem_id="own") as own:
+        initial = values(DEFAULT_GENERATION_PRESET)
+        sliders = [
+            gr.Slider(low, high, value, step=step, label=label, info=info, elem_id=field)
+            for (field, (label, info, low, high, step)), value in zip(
+                SLIDERS.items(), initial, strict=True
+            )
+        ]
+        seed = gr.Number(
+            None, label=strings.SEED, info=strings.SEED_HINT, precision=0, elem_id="seed"
         )
-        top_p = gr.Slider(
-            0.05,
-            1,
-            default.top_p,
-            step=0.05,
-            label=strings.TOP_P,
-            info=strings.TOP_P_HINT,
-            elem_id="top-p",
-        )
-        beams = gr.Slider(
-            2,
-            16,
-            4,
-            step=1,
-            label=strings.NUM_BEAMS,
-            info=strings.NUM_BEAMS_HINT,
-            visible=not default.can_stream,
-            elem_id="beams",
-        )
-        longest = gr.Slider(
-            4,
-            128,
-            default.max_new_tokens,
-            step=1,
-            label=strings.MAX_NEW_TOKENS,
-            info=strings.MAX_NEW_TOKENS_HINT,
-            elem_id="longest",
-        )
-    sliders = [temperature, top_p, longest, beams]
+    reset = gr.Button(strings.RESET, size="sm", elem_id="reset")
 
     def pick(chosen: str) -> list[Update]:
-        preset = presets[chosen]
-        return [
-            gr.update(value=preset.temperature, visible=preset.can_stream),
-            gr.update(value=preset.top_p, visible=preset.can_stream),
-            preset.max_new_tokens,
-            gr.update(value=max(2, preset.num_beams), visible=not preset.can_stream),
-        ]
+        """A preset's values are where one's own begin."""
+        if chosen == strings.MY_OWN:
+            return [gr.update(visible=True), *[gr.skip()] * len(sliders)]
+        return [gr.update(visible=False), *values(chosen)]
 
-    name.change(pick, name, sliders, queue=False, **PRIVATE)
-    return [name, *sliders]
+    name.change(pick, name, [own, *sliders], queue=False, **PRIVATE)
+    settings = [name, *sliders, seed]
+    defaults = json.dumps([DEFAULT_GENERATION_PRESET, *initial, None])
+    reset.click(None, None, settings, js=f"() => {defaults}", **PRIVATE)
+    return settings
 
 
-def _shown(handler: Any, *arguments: Any, settings: tuple[Any, ...]) -> Iterator[list[Update]]:
-    """The views of a handler that answers. Closing this ends the model."""
+def _answered(
+    asked: Any, bot: Bot, messages: list[dict[str, Any]], choice: tuple[Any, ...]
+) -> Iterator[View]:
+    """The views of what a person asked for. Closing this ends the model."""
     try:
-        preset = conversation.choose_preset(*settings)
+        chosen = conversation.choose_preset(*choice)
     except ValueError as error:
-        yield _show(View(status=str(error)))
+        yield View(status=str(error))
         return
-    for view in handler(*arguments, preset):
-        yield _show(view)
+    act, text = asked.get("act"), str(asked.get("text", ""))
+    if act == "retry":
+        yield from conversation.retry(bot, messages, chosen)
+    elif act == "continue":
+        yield from conversation.go_on(bot, messages, chosen)
+    elif act == "edit":
+        yield from conversation.edit(bot, asked.get("index"), text, messages, chosen)
+    else:
+        yield from conversation.send(bot, text, messages, chosen)
 
 
-def _show(view: View) -> list[Update]:
-    """Values for `_Parts.outputs`."""
+def _messages(shown: Any) -> list[dict[str, Any]]:
+    return read_history((shown or {}).get("messages"))
+
+
+def _show(view: View, shown: Any, *, settled: bool = False) -> list[Update]:
+    """Values for `_Parts.outputs`, when `shown` was on the page before.
+
+    A whole reply is `done`, but runs until `_settle`: before that Gradio takes no other message.
+    """
+    messages = _messages(shown) if view.history is None else view.history
+    running = view.history is not None and not settled
+    done = not view.running
     return [
-        gr.skip() if view.history is None else view.history,
-        _status(view.status, view.running),
+        {"messages": messages, "status": view.status, "running": running, "done": done},
         gr.skip() if view.inspection is None else view.inspection,
         gr.skip() if view.box is None else view.box,
-        gr.update(visible=not view.running),
-        gr.update(visible=view.running),
-        *[gr.update(interactive=not view.running)] * 3,
+        gr.update(visible=not running),
+        gr.update(visible=running),
     ]
 
 
-def _status(text: str, running: bool = False) -> str:
-    return f'<p role="status" class="{RUNNING if running else ""}">{escape(text)}</p>'
-
-
-def _settle(history: Any, status: str) -> Update:
-    """After a reply: if it was still running, it was stopped.
+def _settle(shown: Any) -> Update:
+    """After a reply: one that was not done was stopped.
 
     Gradio calls this when the reply's last words have reached the page. What a Stop button itself
     sets may reach it before them, and is then overwritten.
     """
-    if RUNNING not in status:
+    if not (shown or {}).get("running"):
         return gr.skip()
-    return _show(conversation.stop(history))
+    messages = _messages(shown)
+    view = View(messages, str(shown["status"])) if shown["done"] else conversation.stop(messages)
+    return _show(view, shown, settled=True)
 
 
-def _program(bot: Bot) -> Any:
+def _program(bots: Mapping[str, Bot]) -> Any:
     """What `gradio_client` calls as `/chat`."""
 
     def chat(
-        message: str, history: list[dict[str, Any]] | None = None, preset: str | None = None
+        message: str,
+        history: list[dict[str, Any]] | None = None,
+        preset: str | None = None,
+        model: str | None = None,
     ) -> Iterator[str]:
         """Answer a message.
 
@@ -288,6 +325,9 @@ def _program(bot: Bot) -> Any:
         replies, the reply at once.
         """
         try:
+            if model is not None and model not in bots:
+                raise ValueError(strings.UNKNOWN_MODEL.format(model, ", ".join(bots)))
+            bot = bots[model or next(iter(bots))]
             yield from conversation.answer(bot, message, history, preset)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error

@@ -19,16 +19,72 @@ MESSAGE = "Message"
 MESSAGE_HINT = "Write a message …"
 SEND = "Send"
 STOP = "Stop"
+YOU = "You"
+
+# On the buttons of a message, and of the conversation
 RETRY = "Retry"
+CONTINUE = "Continue"
 UNDO = "Undo"
 CLEAR = "Clear"
+EDIT = "Edit"
+COPY = "Copy"
+COPIED = "Copied."
+NOT_COPIED = "The browser did not let the text be copied."
+SAVE_EDIT = "Send"
+CANCEL = "Cancel"
+EDITING = "Edit your message. What came after it is dropped."
+LIKE = "Good reply"
+DISLIKE = "Bad reply"
+CORRECT = "It should have said …"
+CORRECTING = "It should have said:"
+SAVE_CORRECTION = "Keep"
+CORRECTED = "Corrected by you"
+
+# The side bar
+CONVERSATIONS = "Conversations"
+SIDE_BAR = "Show or hide the conversations and settings"
+NEW = "New conversation"
+UNTITLED = "New conversation"
+RENAME = "Rename"
+DELETE = "Delete"
+REALLY_DELETE = "Delete it for good"
+KEEP = "Keep it"
+NEW_NAME = "Name of the conversation"
+IMPORT = "Import"
+EXPORT_JSON = "JSON"
+EXPORT_MARKDOWN = "Markdown"
+EXPORT = "Export"
+NO_CONVERSATIONS = "Conversations appear here, and stay in this browser."
+STORED = "Kept in this browser alone: the newest {}."
+NOTHING_TO_EXPORT = "There is nothing to export yet."
+DROPPED = "The oldest conversations were dropped: the browser holds no more."
+TOO_BIG = "This file is larger than a conversation can be."
+UNREACHABLE = "The server does not answer. Please try again."
+IMPORTED = "Imported."
+KEEP_RATINGS = "Keep my ratings for training"
+
+CONSENT = "May your ratings be kept?"
+CONSENT_WHAT = (
+    "The conversation up to a reply that you rate is written, with your rating, to a file on the "
+    "computer that runs this page: {}. The model can be trained on it. You can change your mind in "
+    "the side bar; what was written stays in that file."
+)
+CONSENT_YES = "Keep them"
+CONSENT_NO = "No"
+THANKS = "Kept. Thank you."
+NOT_KEPT = "Not kept: “Keep my ratings for training” in the side bar is off."
 
 SETTINGS = "How it answers"
+MODEL = "Model"
 PRESET = "Preset"
+MY_OWN = "my own"
 PRESET_HINT = (
-    "lively: varied · careful: closer to the likely · precise: compares whole replies, so nothing "
-    "streams · greedy: always the likeliest word"
+    "lively: varied, word by word · careful: draws some replies and gives the best · precise: "
+    "searches the likeliest reply · greedy: always the likeliest word"
 )
+RESET = "Reset"
+SEED = "Seed"
+SEED_HINT = "A number makes replies repeatable: a retry then says the same. Empty: chance."
 TEMPERATURE = "Temperature"
 TEMPERATURE_HINT = "Higher is bolder. 0: nothing is left to chance."
 TOP_P = "Top-p"
@@ -36,7 +92,7 @@ TOP_P_HINT = "Draws from the likeliest words of this joint probability."
 MAX_NEW_TOKENS = "Longest reply"
 MAX_NEW_TOKENS_HINT = "In tokens: words and pieces of words."
 NUM_BEAMS = "Beams"
-NUM_BEAMS_HINT = "Replies that are compared."
+NUM_BEAMS_HINT = "Replies that are compared. From 2 on nothing is left to chance."
 
 ATTENTION = "Attention of the last reply"
 ATTENTION_EMPTY = "Send a message to see which words the reply looks at."
@@ -55,8 +111,31 @@ THINKING = "…"
 STOPPED = "Stopped."
 NOTHING_TO_RETRY = "There is no message to answer again."
 NOTHING_TO_UNDO = "There is nothing to take back."
+NOTHING_TO_EDIT = "There is no such message to edit."
+NOTHING_TO_CONTINUE = "There is no reply to go on with."
 FAILED = "Something went wrong and there is no reply. Please try again, or clear the conversation."
 GOODBYE = "Goodbye."
+
+
+# Said when something cannot be done; what stands in braces is filled in
+BAD_SEED = "seed={} is not possible; allowed: a whole number from 0, or nothing."
+UNKNOWN_MODEL = "model {!r} is unknown; allowed: {}."
+SAME_MODEL = "models: {}; allowed: each folder once."
+UNKNOWN_RATING = (
+    "feedback: allowed is {'messages': up to a reply, 'rating': 'like' or 'dislike', "
+    "'correction': text or nothing}."
+)
+FILE = "the file"
+BAD_FILE = (
+    "This is no conversation: {}. Allowed: a file that was exported here, as JSON or as Markdown."
+)
+MARKDOWN_LINE = "line {} is {}"
+FILE_PARTS = "it holds what cannot be shown ({})"
+FILE_MESSAGES = "The file holds {} messages; allowed: 1 to {}."
+FILE_LENGTH = "Message {} of the file has {:,} characters; allowed: 1 to {:,}."
+FILE_TURNS = (
+    "Message {} of the file is by the wrong speaker; allowed: you and the bot by turns, you first."
+)
 
 
 def cut(limit: int) -> str:
@@ -66,7 +145,7 @@ def cut(limit: int) -> str:
 
 def timing(tokens: int, first: float, total: float) -> str:
     """How long a reply took, as a quiet line."""
-    return f"{tokens} tokens in {total:.2f} s, the first after {first:.2f} s"
+    return f"{tokens} tokens · {tokens / total:.0f} a second · the first after {first:.2f} s"
 
 
 def weight(source: str, reply: str, value: float) -> str:

@@ -12,6 +12,7 @@ from chatbot.data.preparation import (
     PreparationReport,
     dialogue_shards,
     load_prepared,
+    natural_task,
     prepare,
     training_texts,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "find_sources",
     "is_test",
     "load_prepared",
+    "natural_task",
     "normalized_text",
     "prepare",
     "read_dialogues",

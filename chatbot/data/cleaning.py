@@ -33,6 +33,7 @@ class DropReason(StrEnum):
     NO_REPLY = "no reply"
     LANGUAGE = "other language"
     WITHOUT = "left out"
+    UNEVEN = "uneven pair"
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near duplicate"
     LEAK = "leak"
@@ -50,6 +51,7 @@ class Cleaning:
     detokenize: bool = True  # do n't , becomes don't,
     languages: tuple[str, ...] = ()  # only dialogues in these (extra data)
     without: tuple[str, ...] = ()  # dialogues with one of these sentences go
+    max_length_ratio: float | None = None  # pairs with a side so many times as long go
     placeholders: bool = True  # replies with [name] and the like are not learned
     profanity: bool = False  # replies with profanity are not learned (extra data)
     max_reply_words: int | None = None  # longer replies are not learned
@@ -70,7 +72,7 @@ class Cleaning:
             elif entry.name == "without":
                 allowed = "a list of sentences" if isinstance(value, str) else ""
             elif value is not None:
-                kind = float if entry.name == "max_reply_entropy" else int
+                kind = int if entry.name in ("max_reply_words", "max_reply_count") else float
                 if type(value) not in (int, kind) or value <= 0:
                     allowed = "a number above 0, or null"
             if allowed:
@@ -177,6 +179,10 @@ def apply_steps(
     if cleaning.without and any(map(normalized_text(turns).__contains__, cleaning.without)):
         log.add("without", " / ".join(turn["content"] for turn in turns))
         return DropReason.WITHOUT
+    lengths = sorted(len(turn["content"]) for turn in turns)
+    if cleaning.max_length_ratio and lengths[-1] > cleaning.max_length_ratio * lengths[0]:
+        log.add("max_length_ratio", " / ".join(turn["content"] for turn in turns))
+        return DropReason.UNEVEN
     replies = [i for i, turn in enumerate(turns) if i and turn["role"] == "assistant"]
     muted = [i for i in replies if _is_mute(turns[i]["content"], cleaning, log)]
     if len(muted) == len(replies):

@@ -15,6 +15,7 @@ from functools import lru_cache, partial
 from hashlib import file_digest, sha256
 from itertools import islice
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal, get_args
 from uuid import uuid4
 
@@ -27,8 +28,8 @@ from chatbot.data.example_files import write_examples
 from chatbot.data.examples import Example, dialogue_examples, pair_examples
 from chatbot.data.records import ROLES, DataError, SourceFile
 from chatbot.data.selection import select_dialogues
-from chatbot.data.sources import SourceOptions, find_sources, read_source
-from chatbot.data.sources.parallel import as_pairs
+from chatbot.data.sources import SourceOptions, find_sources, read_source, split_weight
+from chatbot.data.sources.parallel import as_pairs, pair
 from chatbot.data.splits import SPLITS, Split, split_of
 from chatbot.folders import check_replaceable, whole_folder
 from chatbot.tokenization import (
@@ -42,7 +43,7 @@ from chatbot.tokenization import (
 )
 
 REPORT_NAME = "preparation.json"
-_FORMAT = 1  # raised when the same sources and settings give other files
+_FORMAT = 2  # raised when the same sources and settings give other files
 _ONE_PROCESS = 8_000_000  # bytes of sources below which more processes take longer
 _TOKENIZER_TEXTS = 1_000_000  # turns that a tokenizer learns from
 _TOKENIZER_LENGTH = 2_000  # characters of each: what BPE takes grows with the square of a word
@@ -65,6 +66,9 @@ class PreparationReport:
     """SHA-256 of each source file."""
     skipped: dict[str, int]
     """Messages that are not said and were left out while reading, by what they are."""
+    bots: dict[str, dict[str, list[str]]]
+    """By source, and by what its records say that it is: who was chosen to be the bot where
+    speakers have names, the first three."""
     steps: dict[str, Any]
     """For each step of cleaning: its setting, how often it did something, and the first ten times.
     For `leaks` also how many dialogues of each held-out split stood in another one."""
@@ -74,7 +78,7 @@ class PreparationReport:
     """Of the second tokenizer, where there are two."""
 
     def summary(self) -> str:
-        """What was kept and what was dropped, a line a split."""
+        """What was kept and what was dropped, a line a split, and who is the bot."""
         lines = []
         nouns = (
             ("dialogues", "replies") if self.settings["task"] == "chat" else ("pairs", "examples")
@@ -82,14 +86,16 @@ class PreparationReport:
         for split in SPLITS:
             kept, made = sum(self.dialogues[split].values()), sum(self.examples[split].values())
             lines.append(f"{split}: {kept:,} {nouns[0]}, {made:,} {nouns[1]}")
-        reasons: Counter[str] = Counter()
-        for sources in self.dropped.values():
-            for counts in sources.values():
-                reasons.update(counts)
-        dropped = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
         sizes = [self.vocab_size, *filter(None, [self.target_vocab_size])]
         tokens = f"{' and '.join(f'{size:,}' for size in sizes)} tokens"
-        return "\n".join([*lines, f"dropped: {dropped or 'nothing'}", tokens])
+        bots = "; ".join(
+            f"{', '.join(names[:2])}{' and others' * (len(names) > 2)} in {source}"
+            for called in self.bots.values()
+            for source, names in called.items()
+            if names
+        )
+        named = [f"the bot: {shorten(bots, 160)} (another: --bot NAME)"] if bots else []
+        return "\n".join([*lines, _counted(self.dropped), *named, tokens])
 
 
 def training_texts(
@@ -141,7 +147,7 @@ def prepare(
     sources: Sequence[Path | str],
     output: Path,
     *,
-    task: Task = "chat",
+    task: Task | None = None,
     tokenizer: PreTrainedTokenizerFast | Path | None = None,
     vocab_size: int | None = None,
     target_vocab_size: int | None = None,
@@ -167,9 +173,10 @@ def prepare(
     `vocab_size`, `level` and `lowercase` mean what `train_tokenizer` says. `num_proc` processes
     work side by side, by default as many as there are cores; it changes nothing in the result.
 
-    With task `seq2seq` a dialogue is a pair, of a source that the user says and its target, and no
-    example has speakers. Two tokenizers are trained, the target's (of `target_vocab_size`, or as
-    many as the source's) lies in `tokenizer/target_tokenizer/`; with `shared_vocabulary` one.
+    With task `seq2seq`, the default where each source is `a.it+a.en`, a dialogue is a pair, of a
+    source that the user says and its target, and no example has speakers. Two tokenizers are
+    trained, the target's (of `target_vocab_size`, or as many as the source's) lies in
+    `tokenizer/target_tokenizer/`; with `shared_vocabulary` one.
 
     An `output` made from the same files with the same settings stays, whatever `overwrite` says.
 
@@ -184,6 +191,7 @@ def prepare(
             f"max_source_tokens={max_source_tokens}, max_target_tokens={max_target_tokens}, "
             f"num_proc={num_proc}: must be at least 4, 2 and 1"
         )
+    task = natural_task(sources) if task is None else task
     if task not in get_args(Task):
         raise ValueError(f"task={task!r}: allowed are {', '.join(get_args(Task))}")
     two = task == "seq2seq" and not shared_vocabulary
@@ -197,6 +205,8 @@ def prepare(
         sizes.append(vocab_size if target_vocab_size is None else target_vocab_size)
     ready = None if tokenizer is None else _given_tokenizers(tokenizer, task)
     cleaning = Cleaning.of(clean or {})
+    if cleaning.max_length_ratio and task == "chat":
+        raise ValueError("clean.max_length_ratio: allowed with task seq2seq, of pairs")
     options = SourceOptions(format, encoding, bot, columns or {}, streaming)
     files = find_sources(sources, options)
     if task == "seq2seq":
@@ -215,7 +225,7 @@ def prepare(
             str(uuid4()) if any(file.is_hub for file in files) else None,
         ],
         tokenizer=given or [task, sizes, level, lowercase],
-        examples=[max_source_tokens, max_target_tokens],
+        examples=[max_source_tokens, max_target_tokens, [file.weight for file in files]],
     )
     old = _old_report(output)
     if old and old.made_from == made_from:
@@ -228,16 +238,16 @@ def prepare(
         if old and old.made_from.get("dialogues") == made_from["dialogues"]:
             shutil.copytree(output / "dialogues", folder, copy_function=_link)
             dialogues, dropped, steps = old.dialogues, old.dropped, old.steps
-            skipped = old.skipped
+            skipped, bots = old.skipped, old.bots
         else:
             folder.mkdir()
             selection = select_dialogues(files, options, folder, scratch, cleaning, num_proc)
             dialogues, dropped = _plain(selection.kept), _plain(selection.dropped)
-            skipped = dict(selection.skipped)
+            skipped, bots = dict(selection.skipped), _plain(selection.bots)
             steps = selection.log.plain(cleaning)
             steps["leaks"]["held_out"] = {s: len(found) for s, found in selection.leaked.items()}
         if not dialogues["train"]:
-            raise DataError(f"sources: no dialogue is left to train on (dropped: {dropped})")
+            raise DataError(f"sources: no dialogue is left to train on ({_counted(dropped)})")
         if old and old.made_from.get("tokenizer") == made_from["tokenizer"]:
             shutil.copytree(output / "tokenizer", built / "tokenizer", copy_function=_link)
             ready = load_tokenizers(built / "tokenizer")
@@ -265,11 +275,17 @@ def prepare(
                 "max_source_tokens": max_source_tokens,
                 "max_target_tokens": max_target_tokens,
                 "reading": asdict(options),
-                "weights": {f.source: f.weight for f in files if f.weight is not None},
+                "weights": {
+                    name: file.weight
+                    for file in files
+                    for name in bots[file.source]
+                    if file.weight is not None and name in examples["train"]
+                },
                 "clean": asdict(cleaning),
             },
             files=hashes,
             skipped=skipped,
+            bots=bots,
             steps=steps,
             made_from=made_from,
             target_vocab_size=len(ready[1]) if len(ready) == 2 else None,
@@ -277,6 +293,11 @@ def prepare(
         text = json.dumps(asdict(report), indent=2, ensure_ascii=False)
         (built / REPORT_NAME).write_text(f"{text}\n", encoding="utf-8")
     return PreparationReport(**json.loads(text))
+
+
+def natural_task(sources: Sequence[Path | str]) -> Task:
+    """`seq2seq` where each source is two files of parallel text, `a.it+a.en`; else `chat`."""
+    return "seq2seq" if all(pair(split_weight(str(s))[0]) for s in sources) else "chat"
 
 
 def dialogue_shards(folder: Path, split: Split) -> list[Path]:
@@ -305,6 +326,15 @@ def _old_report(output: Path) -> PreparationReport | None:
 def _useful_processes(files: Sequence[SourceFile]) -> int:
     size = sum(path.stat().st_size for file in files for path in file.files)
     return 1 if size < _ONE_PROCESS else os.cpu_count() or 1
+
+
+def _counted(dropped: dict[str, Counts]) -> str:
+    """How many dialogues went for which reason, the commonest first."""
+    reasons: Counter[str] = Counter()
+    for counts in (counts for sources in dropped.values() for counts in sources.values()):
+        reasons.update(counts)
+    said = ", ".join(f"{count:,} {why}" for why, count in reasons.most_common())
+    return f"dropped: {said or 'nothing'}"
 
 
 def _link(source: str, target: str) -> None:

@@ -35,6 +35,8 @@ class Dialogue(TypedDict):
 
     messages: list[Message]
     source: NotRequired[str]
+    bot: NotRequired[str]
+    """Whom the assistant was chosen to be, where speakers have names."""
 
 
 class Pair(TypedDict):

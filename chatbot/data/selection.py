@@ -37,7 +37,8 @@ SHARD_SIZE = 5000  # dialogues in a file
 _BATCH, _BATCH_SIZE = 200, 1 << 20  # dialogues, characters that a process cleans at once
 
 
-Raw = tuple[Split, str, list[Message]]  # split of the file, source
+# Split of the file, source, what is said, whether there is a validation file beside it.
+Raw = tuple[Split, str, list[Message], bool]
 # Lines by split; split, source and reason of what was dropped; what the steps did.
 # And all numbers that tell duplicates, once more.
 Result = tuple[list[tuple[Split, str]], list[tuple[Split, str, DropReason]], StepLog, list[int]]
@@ -54,6 +55,10 @@ class Selection:
         default_factory=lambda: {split: defaultdict(Counter) for split in SPLITS}
     )
     skipped: Counter[str] = field(default_factory=Counter)
+    bots: defaultdict[str, defaultdict[str, list[str]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
+    """The first three whom the bot was chosen to be, by file and the source of its records."""
     log: StepLog = field(default_factory=StepLog)
     leaked: dict[str, set[int]] = field(
         default_factory=lambda: {split: set() for split in SPLITS[1:]}
@@ -71,9 +76,8 @@ def select_dialogues(
 ) -> Selection:
     """Write the dialogues to keep into `folder/SPLIT-NUMBER.jsonl`."""
     selection = Selection()
-    has_validation = any(file.split == "validation" for file in files)
-    task = partial(_clean_batch, cleaning=cleaning, has_validation=has_validation)
-    raw = _read(files, options, selection.skipped)
+    task = partial(_clean_batch, cleaning=cleaning)
+    raw = _read(files, options, selection)
     repeats = Repeats()
     _note_dialogues(in_order(task, _batches(raw), num_proc), scratch, selection, repeats)
     index = DuplicateIndex(scratch / "duplicates.sqlite", repeats)
@@ -116,19 +120,30 @@ def _note_dialogues(
 
 
 def _read(
-    files: Sequence[SourceFile], options: SourceOptions, skipped: Counter[str]
+    files: Sequence[SourceFile], options: SourceOptions, selection: Selection
 ) -> Iterator[Raw]:
+    validated = {_set_of(file) for file in files if file.split == "validation"}
     for file in sorted(files, key=lambda file: SPLITS.index(file.split), reverse=True):
-        for _, dialogue in read_source(file, options, skipped):
-            yield file.split, dialogue.get("source", file.source), dialogue["messages"]
+        beside = _set_of(file) in validated
+        for _, dialogue in read_source(file, options, selection.skipped):
+            source, bot = dialogue.get("source", file.source), dialogue.get("bot")
+            bots = selection.bots[file.source][source]
+            if bot and bot not in bots and len(bots) < 3:
+                bots.append(bot)
+            yield file.split, source, dialogue["messages"], beside
 
 
-def _clean_batch(batch: Sequence[Raw], cleaning: Cleaning, has_validation: bool) -> Result:
+def _set_of(file: SourceFile) -> Path:
+    """What a validation file is for: the files of its folder, or the dataset of the Hub."""
+    return file.path.parent / file.source if file.is_hub else file.path.parent
+
+
+def _clean_batch(batch: Sequence[Raw], cleaning: Cleaning) -> Result:
     """Lines to note, dialogues dropped, and what the steps did."""
     log, lines, dropped = StepLog(), [], []
     numbers: list[int] = []
     near = cleaning.near_duplicates or cleaning.leaks
-    for origin, source, messages in batch:
+    for origin, source, messages, has_validation in batch:
         cleaned = apply_steps(messages, cleaning, log)
         if isinstance(cleaned, DropReason):
             dropped.append((origin, source, cleaned))

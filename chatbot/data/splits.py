@@ -34,15 +34,15 @@ def dialogue_digest(messages: Sequence[Message]) -> bytes:
 
 
 def split_of(digest: bytes) -> Split:
-    """Of 50 dialogues, the digest puts one into test, one into validation, and the rest into train.
+    """Of 50 dialogues, the digest puts one into test, two into validation, the rest into train.
 
-    Where the sources bring validation files, those are the validation split, and `prepare` leaves
-    the dialogues that the digest would put there in train.
+    Where a folder or a dataset of the Hub brings a validation file, that is its validation split,
+    and `prepare` leaves the dialogues that the digest would put there in train.
     """
     remainder = int.from_bytes(digest) % 50
     if remainder == 0:
         return "test"
-    return "validation" if remainder == 1 else "train"
+    return "validation" if remainder in (1, 2) else "train"
 
 
 def is_test(messages: Sequence[Message]) -> bool:

@@ -6,6 +6,8 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import parent_process
+from threading import Thread
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -33,4 +35,13 @@ def in_order(task: Callable[[T], R], items: Iterable[T], num_proc: int) -> Itera
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each core has a process already
+    Thread(target=_end_with_parent, daemon=True).start()
     gc.freeze()  # by marking what it visits, the collector would copy the memory of the parent
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

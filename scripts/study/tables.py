@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,31 +85,54 @@ def claim_table(results: Results) -> str:
     """Each claim with what was measured."""
     rows = [["claim", "minutes", "measured", "verdict"]]
     for claim, minutes, measure, arms, is_order in STUDY["claims"]:
-        of = [f"{arm} {cell(results, arm, minutes, measure)}" for arm in arms]
         first, last = (values(results, arms[end], minutes, measure) for end in (0, -1))
         said = verdict(first, last, STUDY["measures"][measure][2]) if is_order else ""
-        rows.append([claim, f"{minutes:g}", f"{measure}: {'; '.join(of)}", said])
+        rows.append([claim, f"{minutes:g}", _measured(results, arms, minutes, measure), said])
     return as_markdown(rows)
 
 
-def fill(page: str, results: Results, pictures: dict[str, Figure]) -> str:
-    """The page with what stands between its markers as the results are."""
-    texts, groups = {"claims": claim_table(results)}, trials()
+def choice_table(results: Results) -> str:
+    """Each need with what to take, and what was measured of it."""
+    rows = [["you want", "take", "measured"]]
+    for need, taken, minutes, measure, arms in STUDY["choices"]:
+        measured = _measured(results, arms, minutes, measure)
+        rows.append([need, taken, f"{measured} ({minutes:g} minutes)"])
+    return as_markdown(rows)
+
+
+def _measured(results: Results, arms: Sequence[str], minutes: float, measure: str) -> str:
+    """A measure of some arms, a cell."""
+    of = [f"{arm} {cell(results, arm, minutes, measure)}" for arm in arms]
+    return f"{measure}: {'; '.join(of)}"
+
+
+def blocks(results: Results) -> dict[str, str]:
+    """What stands between the markers of the pages, but for pictures."""
+    texts, groups = {"claims": claim_table(results), "choices": choice_table(results)}, trials()
     for name, of in STUDY["tables"].items():
         planned = [trial for group in of["rows"] for trial in groups[group]]
         texts[name] = arm_table(results, planned, of["columns"])
-    texts |= {f"picture {name}": f"![{name}](study/{name}.svg)" for name in pictures}
+    return texts
+
+
+def fill(page: str, texts: Mapping[str, str], pictures: Mapping[str, Figure]) -> str:
+    """The page with what stands between its markers as the results are."""
+    drawn = {f"picture {name}": f"![{name}](study/{name}.svg)" for name in pictures}
+    texts = {**texts, **drawn}
     marked = re.compile(r"(<!-- begin (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
     return marked.sub(lambda at: f"{at[1]}{texts.get(at[2], MISSING)}\n{at[3]}", page)
 
 
-def write_page(page: Path, results: Results) -> None:
-    """Fill the page, and draw its pictures into the folder beside it."""
+def write_pages(
+    pages: Sequence[Path], texts: Mapping[str, str], drawing: Callable[[], dict[str, Figure]]
+) -> None:
+    """Fill the pages, and draw the pictures into the folder beside the first."""
     with rc_context(STYLE):
-        pictures = draw(results)
+        pictures = drawing()
         for name, figure in pictures.items():
-            figure.savefig(page.with_suffix("") / f"{name}.svg", metadata={"Date": None})
-    page.write_text(fill(page.read_text("utf-8"), results, pictures), "utf-8")
+            figure.savefig(pages[0].with_suffix("") / f"{name}.svg", metadata={"Date": None})
+    for page in pages:
+        page.write_text(fill(page.read_text("utf-8"), texts, pictures), "utf-8")
 
 
 def draw(results: Results) -> dict[str, Figure]:
@@ -125,7 +148,7 @@ def draw(results: Results) -> dict[str, Figure]:
             lengths[arm] = {end: float(np.mean(found)) for end, found in of.items()}
     maps = {arm: of[0]["attention"] for (arm, _), of in results.items() if of[0]["attention"]}
     maps = {arm: maps[arm] for arm in STUDY["heat maps"] if arm in maps}
-    made = {"attention": _heat(maps)} if maps else {}
+    made = {"attention": heat_maps(maps)} if maps else {}
     curves = {"time": ("CPU-minutes", time), "lengths": ("tokens of the context, up to", lengths)}
     return made | {name: _lines(*lines) for name, lines in curves.items() if lines[1]}
 
@@ -146,10 +169,10 @@ def _lines(label: str, lines: dict[str, dict[float, float]]) -> Figure:
     return figure
 
 
-def _heat(maps: dict[str, list[dict[str, Any]]]) -> Figure:
-    """Attention to the ten sentences, a row each, of the arms that attend, a column each."""
+def heat_maps(maps: dict[str, list[dict[str, Any]]], size: float = 2) -> Figure:
+    """Attention to some sentences, a row each, of the arms that attend, a column each."""
     rows, columns = len(next(iter(maps.values()))), len(maps)
-    figure = Figure(figsize=(2 * columns, 2 * rows), layout="constrained")
+    figure = Figure(figsize=(size * columns, size * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for place, (arm, sentences) in enumerate(maps.items()):
         grid[0, place].set_title(arm)

@@ -3,6 +3,8 @@
 `CHATBOT_SCREENSHOTS=folder` keeps pictures of the page.
 """
 
+import gc
+import json
 import os
 import re
 import signal
@@ -13,8 +15,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
+import gradio as gr
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -26,7 +30,7 @@ from chatbot.app.conversation import Bot
 from chatbot.app.launch import start
 from chatbot.app.page import build_page
 from chatbot.checkpoints import save_chatbot
-from chatbot.presets import generation_preset
+from chatbot.presets import DEFAULT_GENERATION_PRESET
 
 pytestmark = pytest.mark.browser
 
@@ -37,6 +41,7 @@ PHONE = {"width": 390, "height": 844}
 PATIENCE = float(os.environ.get("CHATBOT_TEST_PATIENCE", "60"))
 STEP_SECONDS = 0.4  # of a slow model: there is time to stop a reply of 48 tokens
 Visit = Callable[..., Page]
+MakeBot = Callable[..., Bot]
 
 
 def free_port() -> int:
@@ -72,10 +77,20 @@ def pace(bot: Bot) -> Pace:
 
 
 @pytest.fixture(scope="module")
-def address(bot: Bot, pace: Pace) -> Iterator[str]:
-    page = build_page(bot.model, bot.tokenizer)
-    yield start(page, HOST, free_port())
-    page.close(verbose=False)
+def feedback(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("feedback") / "feedback.jsonl"
+
+
+@pytest.fixture(scope="module")
+def served(bot: Bot, make_bot: MakeBot, pace: Pace, feedback: Path) -> gr.Blocks:
+    bots = {"Looks": bot, "Does not": make_bot(attention="none")}
+    return build_page(bots, secret="of this test", feedback=feedback)
+
+
+@pytest.fixture(scope="module")
+def address(served: gr.Blocks) -> Iterator[str]:
+    yield start(served, HOST, free_port())
+    served.close(verbose=False)
 
 
 @pytest.fixture(scope="module")
@@ -105,19 +120,28 @@ def visit(browser: Browser, address: str) -> Iterator[Visit]:
         contexts.append(context)
         tab = context.new_page()
         tab.set_default_timeout(1_000 * PATIENCE)
+        watch(tab)
+        tab.goto(url)
+        ready(tab)
+        return tab
+
+    def watch(tab: Page) -> None:
         tab.on("dialog", refuse)
         tab.on("request", lambda request: look(request.url))
         tab.on("websocket", lambda websocket: look(websocket.url))
         tab.on("pageerror", lambda error: trouble.append(f"error: {error}"))
-        tab.goto(url)
-        expect(box(tab)).to_be_visible()
-        return tab
 
     expect.set_options(timeout=1_000 * PATIENCE)
     yield open_tab
     for context in contexts:
         context.close()
     assert trouble == []
+
+
+def ready(tab: Page) -> None:
+    """Waits until the page has been drawn, with what is stored."""
+    expect(box(tab)).to_be_visible()
+    expect(tab.locator("#history .log > *").first).to_be_visible()
 
 
 def box(tab: Page) -> Locator:
@@ -171,7 +195,7 @@ def test_a_message_is_answered_word_by_word(visit: Visit, pace: Pace) -> None:
         expect(bots(tab)).not_to_be_empty()
         beginning = text_of(bots(tab))
         expect(button(tab, strings.STOP)).to_be_visible()
-        expect(button(tab, strings.RETRY)).to_be_disabled()
+        expect(button(tab, strings.RETRY)).to_have_count(0)
     finished(tab, 1)
     whole = text_of(bots(tab))
     assert len(whole) > len(beginning)
@@ -222,10 +246,7 @@ def test_retry_undo_clear(visit: Visit) -> None:
     button(tab, strings.CLEAR).click()
     expect(users(tab)).to_have_count(0)
     expect(box(tab)).to_have_value("")
-    button(tab, strings.RETRY).click()
-    expect(status(tab)).to_have_text(strings.NOTHING_TO_RETRY)
-    button(tab, strings.UNDO).click()
-    expect(status(tab)).to_have_text(strings.NOTHING_TO_UNDO)
+    expect(tab.get_by_text(strings.NO_CONVERSATIONS)).to_be_visible()
 
 
 def test_an_example_begins_a_conversation(visit: Visit) -> None:
@@ -235,20 +256,303 @@ def test_an_example_begins_a_conversation(visit: Visit) -> None:
     finished(tab, 1)
 
 
-def test_a_preset_sets_the_sliders_and_beams_show_candidates(visit: Visit) -> None:
+def test_presets_ones_own_and_models(visit: Visit) -> None:
     tab = visit()
     tab.get_by_text(strings.SETTINGS).click()
     temperature = tab.locator("#temperature input[type=number]")
-    expect(temperature).to_have_value(f"{generation_preset('lively').temperature}")
-    tab.get_by_label("careful").check()
-    expect(temperature).to_have_value(f"{generation_preset('careful').temperature}")
     tab.get_by_label("precise").check()
     expect(temperature).to_be_hidden()
-    expect(tab.locator("#beams input[type=number]")).to_have_value("4")
     say(tab, "hello")
     finished(tab, 1)
     tab.get_by_text(strings.ATTENTION).click()
     expect(tab.locator(".candidates tbody tr")).to_have_count(4)
+
+    tab.get_by_label(strings.MY_OWN).check()
+    expect(temperature).to_have_value("0")
+    beams = tab.locator("#num_beams input[type=number]")
+    expect(beams).to_have_value("4")
+    beams.fill("1")
+    temperature.fill("1.5")
+    tab.get_by_label(strings.SEED).fill("7")
+    tab.get_by_label(strings.SEED).press("Tab")
+    button(tab, strings.RETRY).click()
+    expect(tab.locator(".candidates")).to_have_count(0)
+    finished(tab, 1)
+    drawn = text_of(bots(tab))
+    button(tab, strings.RETRY).click()
+    expect(button(tab, strings.STOP)).to_be_visible()
+    finished(tab, 1)
+    expect(bots(tab)).to_have_text(drawn)
+
+    button(tab, strings.RESET).click()
+    expect(tab.get_by_label(DEFAULT_GENERATION_PRESET)).to_be_checked()
+    expect(temperature).to_be_hidden()
+
+    tab.get_by_label(strings.MODEL).click()
+    tab.get_by_role("option", name="Does not").click()
+    say(tab, "and you?")
+    finished(tab, 2)
+    expect(bots(tab).first).to_have_text(drawn)
+    expect(tab.locator("#inspection")).to_have_text(strings.ATTENTION_NONE)
+
+
+def rows(tab: Page) -> Locator:
+    return tab.locator("#library li .title")
+
+
+def test_conversations_are_kept_renamed_and_deleted(visit: Visit) -> None:
+    tab = visit()
+    say(tab, "tea <b>")
+    finished(tab, 1)
+    button(tab, strings.NEW).click()
+    expect(users(tab)).to_have_count(0)
+    say(tab, "coffee")
+    finished(tab, 1)
+    expect(rows(tab)).to_have_text(["coffee", "tea <b>"])
+    rows(tab).last.click()
+    expect(users(tab)).to_have_text("tea <b>")
+    button(tab, f"{strings.RENAME}: tea <b>").click()
+    name = tab.get_by_label(strings.NEW_NAME)
+    expect(name).to_be_focused()
+    name.fill("My <i>tea</i>")
+    name.press("Enter")
+    expect(rows(tab)).to_have_text(["coffee", "My <i>tea</i>"])
+    stored = tab.evaluate("Object.values(localStorage).join()")
+    assert "coffee" not in stored  # it is encrypted
+
+    tab.reload()
+    ready(tab)
+    expect(users(tab)).to_have_text("tea <b>")
+    expect(rows(tab)).to_have_text(["coffee", "My <i>tea</i>"])
+    rows(tab).first.click()
+    button(tab, f"{strings.DELETE}: coffee").click()
+    button(tab, strings.KEEP).click()
+    button(tab, f"{strings.DELETE}: coffee").click()
+    button(tab, strings.REALLY_DELETE).click()
+    expect(rows(tab)).to_have_text(["My <i>tea</i>"])
+    expect(users(tab)).to_have_count(0)
+
+
+def test_conversations_outlive_the_server(bot: Bot, visit: Visit) -> None:
+    port = free_port()
+    first = build_page({"a": bot}, secret="kept in a file")
+    tab = visit(start(first, HOST, port))
+    say(tab, "do you remember?")
+    finished(tab, 1)
+    tab.goto("about:blank")
+    first.close(verbose=False)
+    second = build_page({"a": bot}, secret="kept in a file")
+    tab.goto(start(second, HOST, port))
+    expect(users(tab)).to_have_text("do you remember?")
+    expect(button(tab, strings.LIKE)).to_have_count(0)  # no file was named for ratings
+    second.close(verbose=False)
+
+
+def test_no_more_is_kept_than_a_browser_holds(visit: Visit) -> None:
+    tab = visit()
+    for word in ("a", "b"):
+        said = json.dumps([{"role": r, "content": word * 9_000} for r in ("user", "assistant")])
+        talk = f'{{"title": "{word}", "messages": {said}}}'
+        text = talk.replace("[", "[" + (said[1:-1] + ",") * 30)
+        bring(tab, f"{word}.json", text)
+        expect(rows(tab).first).to_have_text(word)
+        expect(tab.locator("#library .hint[role=status]")).to_have_text(
+            strings.IMPORTED if word == "a" else strings.DROPPED
+        )
+    expect(rows(tab)).to_have_text(["b"])
+    tab.reload()
+    expect(rows(tab)).to_have_text(["b"])
+
+
+def test_another_tab_hears_of_it(visit: Visit) -> None:
+    tab = visit()
+    other = tab.context.new_page()
+    other.goto(tab.url)
+    ready(other)
+    say(tab, "hello")
+    finished(tab, 1)
+    expect(rows(other)).to_have_text("hello")
+    say(other, "and here")
+    finished(other, 1)
+    expect(rows(tab)).to_have_text(["and here", "hello"])
+    tab.reload()
+    expect(rows(tab)).to_have_text(["and here", "hello"])
+
+
+def test_edit_continue_copy(visit: Visit) -> None:
+    tab = visit()
+    tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    for number, text in enumerate(["first", "second"], 1):
+        say(tab, text)
+        finished(tab, number)
+    button(tab, strings.EDIT).first.click()
+    editor = tab.get_by_label(strings.EDITING)
+    expect(editor).to_have_value("first")
+    editor.press("Escape")
+    expect(users(tab)).to_have_text(["first", "second"])
+    button(tab, strings.EDIT).first.click()
+    editor.fill("a & b < c\nnew")
+    editor.press("Enter")
+    finished(tab, 1)
+    assert text_of(users(tab)) == "a & b < c\nnew"
+
+    before = text_of(bots(tab))
+    button(tab, strings.CONTINUE).click()
+    expect(bots(tab)).not_to_have_text(before)
+    finished(tab, 1)
+    assert text_of(bots(tab)).startswith(before)
+
+    button(tab, strings.COPY).first.click()
+    expect(status(tab)).to_have_text(strings.COPIED)
+    assert tab.evaluate("navigator.clipboard.readText()") == "a & b < c\nnew"
+
+
+def bring(tab: Page, name: str, text: str) -> None:
+    file: Any = {"name": name, "mimeType": "text/plain", "buffer": text.encode()}
+    tab.locator("#library input[type=file]").set_input_files(file)
+
+
+def test_export_and_import(visit: Visit) -> None:
+    tab = visit()
+    say(tab, "a & b < c\n# *d*")
+    finished(tab, 1)
+    reply = text_of(bots(tab))
+    files = {}
+    for kind in (strings.EXPORT_JSON, strings.EXPORT_MARKDOWN):
+        with tab.expect_download() as download:
+            button(tab, kind).click()
+        files[download.value.suggested_filename] = download.value.path().read_text("utf-8")
+    assert list(files) == ["a-b-c-d-.json", "a-b-c-d-.md"]
+    button(tab, strings.CLEAR).click()
+    for number, (name, text) in enumerate(files.items(), 1):
+        bring(tab, name, text)
+        expect(rows(tab)).to_have_count(number)
+        expect(users(tab)).to_have_text("a & b < c\n# *d*")
+        expect(bots(tab)).to_have_text(reply)
+    bring(tab, "x.md", "hello")
+    expect(tab.get_by_text("line 1 is 'hello'")).to_be_visible()
+
+
+def test_ratings_are_kept_with_consent(visit: Visit, feedback: Path) -> None:
+    tab = visit()
+    say(tab, "do you like tea?")
+    finished(tab, 1)
+    button(tab, strings.LIKE).click()
+    expect(tab.get_by_role("dialog")).to_contain_text(str(feedback))
+    picture(tab, "consent")
+    button(tab, strings.CONSENT_NO).click()
+    expect(status(tab)).to_have_text(strings.NOT_KEPT)
+    assert not feedback.exists()
+    tab.get_by_label(strings.KEEP_RATINGS).check()
+    button(tab, strings.LIKE).click()
+    expect(status(tab)).to_have_text(strings.THANKS)
+    reply = text_of(bots(tab))
+    expect(button(tab, strings.LIKE)).to_have_attribute("aria-pressed", "true")
+
+    say(tab, "and coffee?")
+    finished(tab, 2)
+    button(tab, strings.DISLIKE).last.click()
+    expect(status(tab)).to_have_text(strings.THANKS)
+    button(tab, strings.CORRECT).last.click()
+    tab.get_by_label(strings.CORRECTING).fill("Coffee <too>.")
+    button(tab, strings.SAVE_CORRECTION).click()
+    expect(bots(tab).last).to_have_text("Coffee <too>.")
+    tab.reload()
+    ready(tab)
+    expect(bots(tab)).to_have_text([reply, "Coffee <too>."])
+    expect(tab.get_by_text(strings.CORRECTED)).to_be_visible()
+    expect(button(tab, strings.LIKE).first).to_be_disabled()
+
+    like, dislike, corrected = map(json.loads, feedback.read_text("utf-8").splitlines())
+    assert [m["content"] for m in like["messages"]] == ["do you like tea?", reply]
+    assert [m["content"] for m in dislike["messages"]] == ["and coffee?"]
+    said = [m["content"] for m in corrected["messages"]]
+    assert said == ["do you like tea?", reply, "and coffee?", "Coffee <too>."]
+
+
+def test_everything_by_keyboard(visit: Visit, pace: Pace) -> None:
+    tab = visit()
+    with pace.slow():
+        box(tab).press_sequentially("hello")
+        box(tab).press("Enter")
+        expect(bots(tab)).to_have_text(re.compile(r"\w"))
+        tab.keyboard.press("Escape")
+        expect(status(tab)).to_have_text(strings.STOPPED)
+    box(tab).press("ArrowUp")
+    editor = tab.get_by_label(strings.EDITING)
+    expect(editor).to_be_focused()
+    editor.press("End")
+    editor.press_sequentially(" again")
+    editor.press("Enter")
+    finished(tab, 1)
+    expect(users(tab)).to_have_text("hello again")
+    box(tab).fill("half a thought")
+    box(tab).press("ArrowUp")  # moves the cursor: there is text
+    expect(editor).to_have_count(0)
+    for _ in range(40):  # each button can be reached
+        tab.keyboard.press("Shift+Tab")
+        if tab.evaluate("document.activeElement.ariaLabel") == strings.RETRY:
+            break
+    expect(button(tab, strings.RETRY)).to_be_focused()
+    before = text_of(bots(tab))
+    tab.keyboard.press("Enter")
+    expect(bots(tab)).not_to_have_text(before)
+    finished(tab, 1)
+
+
+def texts_within(*roots: object) -> Iterator[str]:
+    """All texts that these hold, however deep; what a module or a class holds is not theirs."""
+    seen: set[int] = set()
+    waiting: list[object] = list(roots)
+    while waiting:
+        found = waiting.pop()
+        if id(found) in seen or isinstance(found, ModuleType | type | Path):
+            continue
+        seen.add(id(found))
+        if isinstance(found, str):
+            yield found
+        elif isinstance(found, bytes):
+            yield found.decode("utf-8", "replace")
+        elif isinstance(found, FunctionType):
+            waiting += [found.__closure__, found.__defaults__, found.__dict__]
+        else:
+            waiting += gc.get_referents(found)
+
+
+def test_the_server_keeps_no_text(visit: Visit, served: gr.Blocks, pace: Pace) -> None:
+    def kept(word: str) -> bool:
+        gc.collect()
+        return any(word in text for text in texts_within(served, served.app))
+
+    tab = visit()
+    say(tab, "my secret is pelican")
+    finished(tab, 1)
+    button(tab, strings.EDIT).click()
+    tab.get_by_label(strings.EDITING).fill("no, my secret is pelican")
+    tab.get_by_label(strings.EDITING).press("Enter")
+    expect(users(tab)).to_have_text("no, my secret is pelican")
+    finished(tab, 1)
+    assert kept(strings.MESSAGE_HINT)  # what is there is found
+    assert len(served.state_holder.session_data) > 0
+    wait_until(lambda: not kept("pelican"))  # the last request may still be on its way
+    with pace.slow():
+        say(tab, "another is volcano")
+        expect(bots(tab)).to_have_count(2)
+        assert kept("volcano")  # while it is answered
+        tab.close()
+        for thread in threading.enumerate():
+            if thread.name.endswith("(_run)"):
+                thread.join(timeout=PATIENCE)
+                assert not thread.is_alive()
+    wait_until(lambda: not kept("volcano"))
+
+
+def wait_until(come: Callable[[], bool]) -> None:
+    for _ in range(int(PATIENCE * 10)):
+        if come():
+            return
+        threading.Event().wait(0.1)
+    pytest.fail("it did not come")
 
 
 NASTY = (
@@ -264,6 +568,7 @@ def test_what_is_pasted_is_shown_and_does_nothing(visit: Visit) -> None:
     expect(users(tab)).to_have_text(NASTY)
     for element in ("img", "script", "strong", "i", "a", ".katex"):
         expect(users(tab).locator(element)).to_have_count(0)
+    expect(rows(tab)).to_have_text(NASTY[:60])
     button(tab, strings.UNDO).click()
     expect(box(tab)).to_have_value(NASTY)
     tab.get_by_text(strings.ATTENTION).click()
@@ -309,15 +614,23 @@ def test_a_phone_shows_everything_in_its_width(visit: Visit) -> None:
     finished(tab, 1)
     tab.get_by_text(strings.ATTENTION).click()
     expect(tab.locator("#inspection table")).to_be_visible()
+    for name in (strings.SEND, strings.RETRY, strings.UNDO, strings.CLEAR):
+        fits(button(tab, name))
+    picture(tab, "phone")
+    button(tab, strings.SIDE_BAR).click()
     tab.get_by_text(strings.SETTINGS).click()
     expect(tab.get_by_label("lively")).to_be_visible()
     assert tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    for name in (strings.SEND, strings.RETRY, strings.UNDO, strings.CLEAR):
-        found = button(tab, name).bounding_box()
-        assert found is not None
-        assert found["x"] >= 0
-        assert found["x"] + found["width"] <= PHONE["width"]
-    picture(tab, "phone")
+    picture(tab, "phone-side")
+    rows(tab).click()
+    expect(tab.get_by_label("lively")).to_be_hidden()
+
+
+def fits(locator: Locator) -> None:
+    found = locator.bounding_box()
+    assert found is not None
+    assert found["x"] >= 0
+    assert found["x"] + found["width"] <= PHONE["width"]
 
 
 def test_programs_talk_through_the_same_server(address: str) -> None:

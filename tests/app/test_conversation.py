@@ -1,6 +1,5 @@
 """The handlers of the chat page, without the page."""
 
-import random
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,70 +10,31 @@ from torch import Tensor
 
 from chatbot import chat
 from chatbot.app import conversation, strings
-from chatbot.app.conversation import Bot, View, escape, read_history, show_history, unescape
+from chatbot.app.conversation import Bot, Choice, View, read_history
 from chatbot.chat import MAX_MESSAGE_CHARACTERS, ChatSession
-from chatbot.presets import GenerationPreset
+from chatbot.presets import GenerationPreset, generation_preset
 
-NASTY = [
-    "<img src=x onerror=alert(1)>",
-    "</span><script>alert(1)</script>",
-    "&lt;b&gt; &amp;amp; & && &; &# &#60; &#x3c; &copy AT&T a&b",
-    "&&lt;&amp;lt;<&lt;",
-    "**bold** ![x](http://example.org/x.png) $$x^2$$ `code` [a](javascript:alert(1))",
-    "  leading\n\n  lines\tand tabs  \n",
-    "${alert(1)} {{constructor}} <%= 1 %>",
-    "\u202eevil\u202c \u200b zero \x00\x07",
-    "<end><bot><user>",
-    "",
-]
-PRESET = GenerationPreset(temperature=0.9, max_new_tokens=8)
-BEAMS = GenerationPreset(num_beams=3, max_new_tokens=6)
+PRESET = Choice(GenerationPreset(temperature=0.9, max_new_tokens=8))
+BEAMS = Choice(GenerationPreset(num_beams=3, max_new_tokens=6))
 
 
 def on_page(*texts: str) -> list[dict[str, Any]]:
     """A conversation as the page sends it, the user speaking first."""
     roles = ["user", "assistant"] * len(texts)
-    messages = [{"role": r, "content": t} for r, t in zip(roles, texts, strict=False)]
-    return show_history(messages)
+    return [{"role": r, "content": t} for r, t in zip(roles, texts, strict=False)]
 
 
 def said(view: View) -> list[str]:
-    """The plain texts of a view."""
-    return [m["content"] for m in read_history(view.history, escaped=True)]
+    """The texts of a view."""
+    return [message["content"] for message in view.history or []]
 
 
-def test_escaping_can_be_taken_back() -> None:
-    pieces = ["<", ">", "&", "&lt;", "&amp;", "&#60;", "lt;", "amp;", ";", "#", "a", " ", "é", "😀"]
-    draw = random.Random(0)
-    texts = NASTY + ["".join(draw.choices(pieces, k=12)) for _ in range(3_000)]
-    for text in texts:
-        assert unescape(escape(text)) == text
-        assert "<" not in escape(text)
-
-
-@pytest.mark.parametrize("text", NASTY)
-def test_what_the_browser_shows_is_what_was_typed(text: str) -> None:
-    from html import unescape as as_browsers_do
-
-    assert as_browsers_do(escape(text)) == text
-
-
-def test_plain_text_is_not_touched() -> None:
-    assert escape("salt & pepper > sugar, isn't it?") == "salt & pepper > sugar, isn't it?"
-
-
-@pytest.mark.parametrize("text", NASTY)
-def test_history_comes_back_from_the_page_as_it_went(text: str) -> None:
-    messages = [{"role": "user", "content": text}, {"role": "assistant", "content": "ok"}]
-    assert read_history(show_history(messages), escaped=True) == messages
-
-
-def test_history_from_programs_is_not_unescaped() -> None:
+def test_history_holds_text_or_parts() -> None:
     history = [
         {"role": "user", "content": "&lt;"},
         {"role": "assistant", "content": [{"type": "text", "text": "a"}, {"file": {"path": "x"}}]},
     ]
-    texts = [message["content"] for message in read_history(history, escaped=False)]
+    texts = [message["content"] for message in read_history(history)]
     assert texts == ["&lt;", "a"]
 
 
@@ -84,18 +44,17 @@ def test_history_from_programs_is_not_unescaped() -> None:
 )
 def test_a_history_that_is_none_is_refused(history: object) -> None:
     with pytest.raises(ValueError, match="history: allowed is a list"):
-        read_history(history, escaped=False)
+        read_history(history)
 
 
 def test_half_a_character_is_replaced() -> None:
-    (message,) = read_history([{"role": "user", "content": "a\ud800"}], escaped=False)
+    (message,) = read_history([{"role": "user", "content": "a\ud800"}])
     message["content"].encode("utf-8")
 
 
 def test_a_reply_streams(bot: Bot) -> None:
-    wordy = replace(
-        PRESET, min_new_tokens=24, max_new_tokens=24
-    )  # draws are free: few words would be few views
+    # draws are free: few words would be few views
+    wordy = Choice(GenerationPreset(temperature=0.9, min_new_tokens=24, max_new_tokens=24))
     views = list(conversation.send(bot, "hi <b>", [], wordy))
     assert said(views[0]) == ["hi <b>"]
     assert views[0].box == ""
@@ -110,9 +69,9 @@ def test_a_reply_streams(bot: Bot) -> None:
 def test_what_was_said_before_is_read(bot: Bot, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[list[str]] = []
 
-    def stream(session: ChatSession, text: str) -> Iterator[str]:
+    def stream(session: ChatSession, text: str, **options: Any) -> Iterator[str]:
         read.append([m["content"] for m in session.messages])
-        return original(session, text)
+        return original(session, text, **options)
 
     original = ChatSession.stream
     monkeypatch.setattr(ChatSession, "stream", stream)
@@ -140,10 +99,10 @@ def test_beams_come_at_once_with_all_candidates(bot: Bot) -> None:
     assert candidates.count("<tr><td>") == 3
 
 
-@pytest.mark.parametrize("preset", [PRESET, BEAMS])
-def test_an_unsure_reply_is_shown_as_the_fallback_alone(bot: Bot, preset: GenerationPreset) -> None:
+@pytest.mark.parametrize("choice", [PRESET, BEAMS])
+def test_an_unsure_reply_is_shown_as_the_fallback_alone(bot: Bot, choice: Choice) -> None:
     unsure = replace(bot, min_confidence=1.0, fallback="Ask <my> boss.")
-    *early, last = conversation.send(unsure, "hello", [], preset)
+    *early, last = conversation.send(unsure, "hello", [], choice)
     assert said(last) == ["hello", "Ask <my> boss."]
     assert {text for view in early for text in said(view)[1:]} <= {"Ask <my> boss."}
     assert "<table>" in (last.inspection or "")  # what it would have said can be looked into
@@ -171,7 +130,7 @@ def test_stopping_ends_the_model_and_keeps_the_words(
 
     monkeypatch.setattr(chat._StopWhen, "__call__", hold)
     before = set(threading.enumerate())
-    endless = GenerationPreset(min_new_tokens=512, max_new_tokens=512)
+    endless = Choice(GenerationPreset(min_new_tokens=512, max_new_tokens=512))
     views = conversation.send(bot, "hello", [], endless)
     next(views)
     view = next(views)
@@ -182,7 +141,7 @@ def test_stopping_ends_the_model_and_keeps_the_words(
     assert not started & set(threading.enumerate())
     assert lengths[-1] <= 64
     stopped = conversation.stop(view.history)
-    assert stopped.history is None
+    assert stopped.history == view.history
     assert stopped.status == strings.STOPPED
 
 
@@ -210,23 +169,51 @@ def test_retry_after_a_failure_answers_the_message(bot: Bot) -> None:
     assert len(said(view)) == 2
 
 
-def test_undo_puts_the_message_into_the_box() -> None:
-    view = conversation.undo(on_page("a", "b", "<c> &lt;", "d"))
-    assert said(view) == ["a", "b"]
-    assert view.box == "<c> &lt;"
-
-
-def test_nothing_to_undo_or_retry(bot: Bot) -> None:
-    assert conversation.undo([]) == View(status=strings.NOTHING_TO_UNDO)
+def test_nothing_to_retry_or_to_go_on_with(bot: Bot) -> None:
     assert list(conversation.retry(bot, [], PRESET)) == [View(status=strings.NOTHING_TO_RETRY)]
+    assert list(conversation.go_on(bot, [], PRESET)) == [View(status=strings.NOTHING_TO_CONTINUE)]
 
 
-def test_clear_leaves_nothing() -> None:
-    assert conversation.clear().history == []
+def test_a_conversation_is_cut_where_it_is_edited(bot: Bot) -> None:
+    views = list(conversation.edit(bot, 2, "<new>", on_page("a", "b", "c", "d", "e"), PRESET))
+    assert said(views[0]) == ["a", "b", "<new>"]
+    assert len(said(views[-1])) == 4
+    assert {view.box for view in views} == {None}
+
+
+@pytest.mark.parametrize("index", [-1, 2, "0", None])
+def test_what_is_not_there_is_not_edited(bot: Bot, index: object) -> None:
+    views = list(conversation.edit(bot, index, "new", on_page("a", "b"), PRESET))
+    assert views == [View(status=strings.NOTHING_TO_EDIT)]
+
+
+@pytest.mark.parametrize("choice", [PRESET, BEAMS])
+def test_a_reply_goes_on_where_it_ended(bot: Bot, choice: Choice) -> None:
+    """What was said before it is read, and it stays as it was."""
+    views = list(conversation.go_on(bot, on_page("a", "b", "hi there", "What do you"), choice))
+    for view in views:
+        assert said(view)[:3] == ["a", "b", "hi there"]
+        assert said(view)[3].startswith("What do you")
+    assert len(said(views[-1])[3]) > len("What do you")
+    assert views[-1].status.startswith(tuple(f"{n} tokens" for n in range(4, 9)))
+
+
+def test_a_message_without_a_reply_is_answered_when_it_goes_on(bot: Bot) -> None:
+    *_, view = conversation.go_on(bot, on_page("a"), PRESET)
+    assert len(said(view)) == 2
+
+
+def test_a_seed_repeats_a_reply(bot: Bot) -> None:
+    def reply(seed: int | None) -> str:
+        *_, view = conversation.retry(bot, on_page("a"), replace(PRESET, seed=seed))
+        return said(view)[1]
+
+    assert reply(1) == reply(1)
+    assert len({reply(seed) for seed in range(5)}) > 1
 
 
 def test_a_failure_is_a_sentence(bot: Bot, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> Iterator[str]:
+    def fail(*_: object, **__: object) -> Iterator[str]:
         yield "half"
         raise RuntimeError("inner workings")
 
@@ -237,15 +224,28 @@ def test_a_failure_is_a_sentence(bot: Bot, monkeypatch: pytest.MonkeyPatch) -> N
     assert not view.running
 
 
-def test_sliders_change_what_means_something_for_the_preset() -> None:
-    lively = conversation.choose_preset("lively", 0.2, 0.5, 12, 9)
-    assert (lively.temperature, lively.top_p, lively.max_new_tokens) == (0.2, 0.5, 12)
-    assert lively.num_beams == 1
-    precise = conversation.choose_preset("precise", 0.2, 0.5, 12, 9)
-    assert (precise.temperature, precise.num_beams) == (0.0, 9)
+def test_sliders_count_for_ones_own_preset_alone() -> None:
+    own = conversation.choose_preset(strings.MY_OWN, 0.2, 0.5, 12, 1, 7)
+    assert (own.preset.temperature, own.preset.top_p, own.preset.max_new_tokens) == (0.2, 0.5, 12)
+    assert own.seed == 7
+    named = conversation.choose_preset("lively", 0.2, 0.5, 12, 9, 7)
+    assert named == Choice(generation_preset("lively"))
 
 
-@pytest.mark.parametrize("values", [("nope",), ("lively", -1.0), ("precise", 0, 1, 10, 1000)])
+def test_with_beams_nothing_is_drawn() -> None:
+    own = conversation.choose_preset(strings.MY_OWN, 0.2, 0.5, 12, 9)
+    assert (own.preset.temperature, own.preset.num_beams) == (0.0, 9)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("nope",),
+        (strings.MY_OWN, -1.0),
+        (strings.MY_OWN, 0, 1, 10, 1000),
+        (strings.MY_OWN, 0, 1, 10, 1, -1),
+    ],
+)
 def test_settings_out_of_range_are_refused(values: tuple[Any, ...]) -> None:
     with pytest.raises(ValueError, match="allowed"):
         conversation.choose_preset(*values)

@@ -68,5 +68,5 @@ def test_candidates_are_shown_with_their_scores() -> None:
 
 
 def test_the_note_says_how_long_it_took() -> None:
-    assert note(a_reply()) == "2 tokens in 0.25 s, the first after 0.10 s"
+    assert note(a_reply()) == "2 tokens · 8 a second · the first after 0.10 s"
     assert note(a_reply(timing=Timing(0, 0, 0))) == ""

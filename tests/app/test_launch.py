@@ -3,12 +3,16 @@
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import gradio as gr
 import pytest
 from chat_helpers import Chatbot
 
-from chatbot.app import launch
+from chatbot.app import launch, strings
+from chatbot.app.conversation import Bot
 from chatbot.app.launch import choose_port
+from chatbot.app.library import browser_secret
 from chatbot.app.page import build_page
 
 HOST = "127.0.0.1"
@@ -45,7 +49,7 @@ def test_no_free_port_is_an_error(busy_port: int, monkeypatch: pytest.MonkeyPatc
 
 def test_a_busy_port_is_said_before_the_model_loads(busy_port: int) -> None:
     with pytest.raises(OSError, match=str(busy_port)):
-        launch.launch_app(None, port=busy_port)
+        launch.launch_app(port=busy_port)
 
 
 def test_a_confidence_that_is_none_is_refused(tiny_chatbot_folder: Path) -> None:
@@ -54,9 +58,53 @@ def test_a_confidence_that_is_none_is_refused(tiny_chatbot_folder: Path) -> None
 
 
 def test_the_fallback_reaches_the_page(tiny_chatbot: Chatbot) -> None:
-    page = build_page(*tiny_chatbot, min_confidence=1.0, fallback="Ask my boss.")
+    bot = Bot(*tiny_chatbot, min_confidence=1.0, fallback="Ask my boss.")
+    page = build_page({"a": bot}, secret="s")
     (chat,) = (function.fn for function in page.fns.values() if function.api_name == "chat")
     assert list(chat("hello", None, None))[-1] == "Ask my boss."
+    assert list(chat("hello", model="a"))[-1] == "Ask my boss."
+    with pytest.raises(gr.Error, match="model 'b' is unknown; allowed: a"):
+        list(chat("hello", model="b"))
+
+
+def test_models_are_named_by_their_folders() -> None:
+    folders = [Path("runs/a/model"), Path("runs/b"), Path("old/b")]
+    names = ["model", "runs/b", "old/b"]
+    assert launch.named(folders) == dict(zip(names, folders, strict=True))
+    assert launch.named([None]) == {strings.TITLE: None}
+    with pytest.raises(ValueError, match="allowed: each folder once"):
+        launch.named([Path("a"), Path("a")])
+
+
+@pytest.mark.parametrize(
+    ("host", "given", "kept"),
+    [
+        (HOST, None, "feedback.jsonl"),
+        (HOST, "x.jsonl", "x.jsonl"),
+        ("0.0.0.0", None, None),
+        ("0.0.0.0", "x.jsonl", "x.jsonl"),
+    ],
+)
+def test_ratings_are_off_where_others_can_come_in(
+    tiny_chatbot_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+    given: str | None,
+    kept: str | None,
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def build(bots: object, **options: Any) -> object:
+        asked.update(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr("chatbot.app.page.build_page", build)
+    with pytest.raises(KeyboardInterrupt):
+        launch.launch_app(tiny_chatbot_folder, host=host, feedback=given and Path(given))
+    assert asked["feedback"] == (kept and Path(kept))
+    assert asked["secret"] == browser_secret(tmp_path / "chatbot")
 
 
 def test_no_browser_opens_without_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:

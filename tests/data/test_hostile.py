@@ -69,7 +69,8 @@ def test_a_tokenizer_learns_from_the_beginning_of_a_long_turn(tmp_path: Path) ->
 
 @pytest.mark.parametrize("unicode", [True, False])
 def test_halves_of_characters_and_zeros(tmp_path: Path, unicode: bool) -> None:
-    chat = jsonl(tmp_path / "chat.jsonl", record("half \ud83d", "zero \0 \ude00"))
+    halves = record("half \ud83d", "zero \0 \ude00"), record("\ud83d", "\ude00")
+    chat = jsonl(tmp_path / "chat.jsonl", *halves)
     prepare([chat], tmp_path / "out", clean={"unicode": unicode})
     (found,) = (each["said"] for each in replies(tmp_path / "out") if "zero" in each["reply"])
     assert found == ("zero<end>" if unicode else "zero \0 ?<end>")

@@ -8,17 +8,20 @@ import pytest
 from source_helpers import write
 from transformers import PreTrainedTokenizerFast
 
+from chatbot.cli import main
 from chatbot.data import (
     DataError,
     Message,
     PreparationReport,
     load_prepared,
+    natural_task,
     preparation,
     prepare,
 )
 from chatbot.data.examples import pair_examples
 from chatbot.data.splits import dialogue_digest, split_of
 from chatbot.tokenization import END, encode_context, is_chat, load_tokenizers, train_tokenizer
+from chatbot.training_run import TrainingRun
 
 Pairs = list[tuple[str, str]]
 
@@ -78,6 +81,7 @@ def test_each_side_has_its_own_vocabulary(source: str, tmp_path: Path) -> None:
     assert not is_chat(english)
     assert (report.vocab_size, report.target_vocab_size) == (len(italian), len(english))
     assert report.settings["task"] == "seq2seq"
+    assert report.bots == {"numbers": {"numbers": []}}
     assert report.summary().splitlines() == [
         "train: 20 pairs, 20 examples",
         "validation: 1 pairs, 1 examples",
@@ -208,6 +212,42 @@ def test_what_is_no_pair_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_two_files_are_pairs_without_being_told(source: str, tmp_path: Path) -> None:
+    report = prepare([f"{source}:0.5"], tmp_path / "out")
+    assert (report.settings["task"], read(tmp_path / "out")) == ("seq2seq", TRAIN)
+    talk = write(tmp_path / "in/talk.txt", "hi\nhello\n")
+    assert natural_task([source, talk]) == "chat"
+    chat = prepare([source], tmp_path / "chat", task="chat")
+    assert (chat.settings["task"], chat.target_vocab_size) == ("chat", None)
+    assert prepare([source, talk], tmp_path / "both").settings["task"] == "chat"
+    assert TrainingRun(data=[source]).start == "scratch"
+    assert TrainingRun(data=[source], prepare={"task": "chat"}).start == "shipped"
+    table = write(tmp_path / "in/table.csv", "source,target\nuno,one\n")
+    with pytest.raises(DataError, match="of pairs, with --task seq2seq, source and target"):
+        prepare([table], tmp_path / "no")
+
+
+def test_pairs_of_unlike_length_are_left_out(tmp_path: Path) -> None:
+    """Characters after cleaning, at most twice as many as on the other side."""
+    pairs = [("abc", "uvwxyz"), ("abcd", "vw"), ("abc", "tuvwxyz"), ("a&amp;b", "w"), ("ab ", "x")]
+    assert {split(pair) for pair in pairs} == {"train"}
+    source = write_pairs(tmp_path, "letters", pairs)
+    report = prepare_pairs(source, tmp_path / "out", clean={"max_length_ratio": 2})
+    assert read(tmp_path / "out") == [*pairs[:2], ("ab", "x")]
+    assert report.dropped["train"] == {"letters": {"uneven pair": 2}}
+    shown = [{"before": text, "after": ""} for text in ("abc / tuvwxyz", "a&b / w")]
+    assert report.steps["max_length_ratio"] == {"setting": 2, "count": 2, "examples": shown}
+    finer = prepare_pairs(source, tmp_path / "finer", clean={"max_length_ratio": 2.5})
+    assert finer.dialogues["train"] == {"letters": 4}
+    assert prepare_pairs(source, tmp_path / "all").dialogues["train"] == {"letters": 5}
+    with pytest.raises(ValueError, match=r"clean\.max_length_ratio: allowed with task seq2seq"):
+        prepare([source], tmp_path / "no", task="chat", clean={"max_length_ratio": 2})
+    options = ["--max-length-ratio", "3.5", "--output", str(tmp_path / "cli")]
+    assert main(["prepare", source, *options]) == 0
+    facts = json.loads((tmp_path / "cli/preparation.json").read_text("utf-8"))
+    assert facts["steps"]["max_length_ratio"]["setting"] == 3.5
+
+
 def test_sides_of_unlike_length_are_refused(tmp_path: Path) -> None:
     write_pairs(tmp_path, "numbers", TRAIN)
     short = write(tmp_path / "numbers.en", "one\ntwo\n")
@@ -248,7 +288,7 @@ def test_given_tokenizers_are_used(source: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not with a tokenizer"):
         prepare([other], tmp_path / "no", task="seq2seq", tokenizer=folder, target_vocab_size=300)
     with pytest.raises(ValueError, match="it has no chat template; allowed: with task seq2seq"):
-        prepare([other], tmp_path / "no", tokenizer=folder)
+        prepare([other], tmp_path / "no", task="chat", tokenizer=folder)
 
 
 def test_a_tokenizer_of_a_chat_is_lent(source: str, tmp_path: Path) -> None:
@@ -270,7 +310,7 @@ def test_the_folder_must_fit_the_model(source: str, tmp_path: Path) -> None:
     chat.chat_template = "x"
     with pytest.raises(ValueError, match="out was prepared for task seq2seq, which is not the mod"):
         load_prepared(tmp_path / "out", chat)
-    prepare([source], tmp_path / "talk")
+    prepare([source], tmp_path / "talk", task="chat")
     with pytest.raises(ValueError, match="talk was prepared for task chat, which is not the model"):
         load_prepared(tmp_path / "talk", italian, english)
 

@@ -45,13 +45,26 @@ def digest_remainder(messages: Turns) -> int:
     return int(hashlib.sha256(normalized_text(messages).encode()).hexdigest(), 16) % 50
 
 
-TRAIN = [dialogue(n) for n in range(40, 70) if digest_remainder(dialogue(n)) > 1]
+TRAIN = [dialogue(n) for n in range(40, 70) if digest_remainder(dialogue(n)) > 2]
 VALIDATION, TEST = dialogue(7), dialogue(30)
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return write(tmp_path / "in/chats.jsonl", [*TRAIN, VALIDATION, TEST])
+
+
+def test_a_source_without_a_validation_file_holds_out_its_own(tmp_path: Path) -> None:
+    """The file of another folder says nothing of it."""
+    write(tmp_path / "films/train.jsonl", TRAIN[:3])
+    write(tmp_path / "films/validation.jsonl", [dialogue(1)])
+    write(tmp_path / "chats/mine.jsonl", [*TRAIN[3:], VALIDATION, TEST])
+    report = prepare([tmp_path / "films", tmp_path / "chats"], tmp_path / "out")
+    assert report.dialogues == {
+        "train": {"films": 3, "mine": len(TRAIN) - 3},
+        "validation": {"films": 1, "mine": 1},
+        "test": {"mine": 1},
+    }
 
 
 def test_numbers() -> None:
@@ -123,7 +136,7 @@ def test_drops_are_counted(tmp_path: Path) -> None:
 
 def test_nothing_to_train_on(tmp_path: Path) -> None:
     source = write(tmp_path / "in/chats.jsonl", [[{"role": "user", "content": "hi"}]])
-    with pytest.raises(DataError, match=r"no dialogue is left to train on .*'one turn': 1"):
+    with pytest.raises(DataError, match=r"no dialogue is left to train on \(dropped: 1 one turn\)"):
         prepare([source], tmp_path / "out")
     with pytest.raises(DataError, match="sources: none is given"):
         prepare([], tmp_path / "out")
@@ -295,6 +308,25 @@ def tree(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in ("state.json", "dataset_info.json")
     }
+
+
+def test_weights_are_of_what_is_learned(tmp_path: Path) -> None:
+    """By the names that records have; of a source whose dialogues all went, there is none."""
+    named = [{"messages": turns, "source": "films"} for turns in TRAIN[:3]]
+    (tmp_path / "sets.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in named))
+    write(tmp_path / "again.jsonl", TRAIN[:3])
+    write(tmp_path / "other.jsonl", TRAIN[3:6])
+    output = tmp_path / "out"
+
+    def weights(*weights: str) -> dict[str, float]:
+        names = zip(("sets", "again", "other"), weights, strict=True)
+        sources = [f"{tmp_path}/{name}.jsonl{weight}" for name, weight in names]
+        found: dict[str, float] = prepare(sources, output, overwrite=True).settings["weights"]
+        return found
+
+    assert weights(":0.2", ":4", "") == {"films": 0.2}
+    assert weights(":0.5", ":4", ":2") == {"films": 0.5, "other": 2}
+    assert weights("", "", "") == {}
 
 
 def test_an_interrupt_leaves_nothing_behind(

@@ -23,13 +23,14 @@ def test_normalized_text() -> None:
     [
         (30, "29cf04e20a2f6a91cc957c474e23a0a1a1d6a40831c15a343efafa9bf46c9972", "test"),
         (7, "e84da5bd41adfa45f526ee77880422381bf70a6f119c54d1768b1ba4a735b5dd", "validation"),
+        (175, "f5417e5ce2faeab368913d20380cd5613381451ff89455ae4423c9c9315c9528", "validation"),
     ],
 )
 def test_the_digest_decides(number: int, digest: str, split: str) -> None:
     messages = dialogue("HELLO!", f"Number: {number}")
     assert normalized_text(messages) == f"hello\nnumber {number}"
     assert dialogue_digest(messages).hex() == digest
-    assert int(digest, 16) % 50 == {"test": 0, "validation": 1}[split]
+    assert int(digest, 16) % 50 in {"test": (0,), "validation": (1, 2)}[split]
     assert split_of(dialogue_digest(messages)) == split
     assert is_test(messages) == (split == "test")
 

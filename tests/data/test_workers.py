@@ -41,7 +41,9 @@ def test_an_error_is_that_of_the_task(num_proc: int) -> None:
         list(in_order(negated, [1, 99, 2], num_proc))
 
 
-def test_ctrl_c_ends_all_processes_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.fixture
+def preparing(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """`chatbot prepare`, whose two workers have begun."""
     lines = (
         f'{{"messages": [{{"role": "user", "content": "is {number} right?"}}, '
         f'{{"role": "assistant", "content": "no, {number + 1} is"}}]}}\n'
@@ -59,13 +61,30 @@ def test_ctrl_c_ends_all_processes_and_leaves_nothing(tmp_path: Path) -> None:
     while process.poll() is None and not written(tmp_path):
         with suppress(subprocess.TimeoutExpired):
             process.wait(0.05)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, complaint = process.communicate()
-    assert process.returncode == 130
+    yield process
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_ctrl_c_ends_all_processes_and_leaves_nothing(
+    preparing: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    os.killpg(preparing.pid, signal.SIGINT)  # as a terminal does
+    _, complaint = preparing.communicate()
+    assert preparing.returncode == 130
     assert "Traceback" not in complaint
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
     with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)  # nobody of them is left
+        os.killpg(preparing.pid, 0)  # nobody of them is left
+
+
+def test_nobody_outlives_a_process_that_is_killed(
+    preparing: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    preparing.kill()
+    preparing.communicate(timeout=60)  # until the workers, too, have closed what they print into
+    assert preparing.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
 
 
 def written(folder: Path) -> bool:

@@ -150,10 +150,13 @@ def _find(spec: str, options: SourceOptions) -> Iterator[SourceFile]:
     elif path.exists():
         yield _with_format(describe_file(path), options)
     else:
+        sides = [*map(Path, spec.split("+"))]
+        if any(side.exists() for side in sides):
+            path = next((side for side in sides if not side.exists()), path)
         beside = os.listdir(path.parent) if path.parent.is_dir() else []
         near = get_close_matches(path.name, beside, n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-        raise DataError(f"{spec}: no such file or folder{hint}")
+        raise DataError(f"{path}: no such file or folder{hint}")
 
 
 def _with_format(file: SourceFile, options: SourceOptions) -> SourceFile:

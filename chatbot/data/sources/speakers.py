@@ -55,7 +55,8 @@ def cast(
             Message(role="assistant" if speaker.casefold() == chosen else "user", content=text)
             for speaker, text in turns
         ]
-        yield line, {"messages": messages}
+        name = here.get(chosen or "")
+        yield line, {"messages": messages} if name is None else {"messages": messages, "bot": name}
     if bot is not None and chosen not in heard:
         names = ", ".join([*heard.values()][:20])
         raise DataError(f"{where}: nobody is called {bot!r} (bot); allowed: {names}")

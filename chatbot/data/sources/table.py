@@ -50,7 +50,7 @@ def read(
         raise DataError(
             f"{file.path}:1: not a file of dialogues, with columns {', '.join(first[1])}; allowed: "
             "context and reply, or speaker and text (name them: --column reply=NAME), messages, "
-            "conversations or turns"
+            "conversations or turns; of pairs, with --task seq2seq, source and target"
         )
     rows = chain([first], filled)
     if "speaker" in columns:

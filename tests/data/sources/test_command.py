@@ -27,11 +27,35 @@ def test_an_export_of_whatsapp(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for options, said in (([], {"Yes!"}), (["--bot", "Ann"], {"Hungry?", "So am I."})):
         output = tmp_path / f"out{len(options)}"
         assert main(["prepare", chat, "--output", str(output), *options]) == 0
-        assert "Train on it: chatbot train --data" in capsys.readouterr().out
+        printed, bot = capsys.readouterr().out, "Ann" if options else "Ben"
+        assert "Train on it: chatbot train --data" in printed
+        assert f"the bot: {bot} in WhatsApp Chat with Ben (another: --bot NAME)\n" in printed
         turns = [message for messages in dialogues(output) for message in messages]
         replies = {m["content"][:-3] for m in turns if m["role"] == "assistant"}
         assert replies == said
         assert list(json.loads((output / "preparation.json").read_text())["files"]) == [chat]
+
+
+def test_who_the_bot_is_in_each_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only where names were chosen from, and no endless list of them."""
+    talks = "".join(f"{n},u{n},hi {n}\n{n},b{n},hello {n}\n" for n in range(5))
+    write(tmp_path / "talks.csv", f"dialogue,speaker,text\n{talks}")
+    write(tmp_path / "two.csv", f"dialogue,speaker,text\n{talks[:44]}")
+    write(tmp_path / "lines.txt", "salve\nave\n")
+    command = ["prepare", str(tmp_path / "lines.txt"), str(tmp_path), "--output"]
+    assert main([*command, str(tmp_path / "out")]) == 0
+    line = "the bot: b0, b1 and others in talks; b0, b1 in two (another: --bot NAME)\n"
+    assert line in capsys.readouterr().out
+    facts = json.loads((tmp_path / "out/preparation.json").read_text())
+    assert facts["bots"] == {
+        "lines": {"lines": []},
+        "talks": {"talks": ["b0", "b1", "b2"]},
+        "two": {"two": ["b0", "b1"]},
+    }
+    assert main([*command, str(tmp_path / "out"), "--overwrite", "--max-source-tokens", "9"]) == 0
+    assert line in capsys.readouterr().out  # dialogues are taken over
+    assert main(["prepare", str(tmp_path / "lines.txt"), "--output", str(tmp_path / "plain")]) == 0
+    assert "the bot:" not in capsys.readouterr().out
 
 
 def test_columns_format_and_encoding(tmp_path: Path) -> None:

@@ -42,3 +42,8 @@ def test_one_file_is_not_enough(tmp_path: Path) -> None:
         read(source, format="parallel")
     with pytest.raises(DataError, match=r"a.it\+b.en: no such file or folder"):
         read(tmp_path / "a.it+b.en")
+    english = write(tmp_path / "books.en", "one\n")
+    with pytest.raises(
+        DataError, match=r"/book.en: no such file or folder; did you mean .*/books.en"
+    ):
+        read(f"{english}+{tmp_path / 'book.en'}")

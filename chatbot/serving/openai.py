@@ -1,0 +1,375 @@
+"""OpenAI-compatible routes: `/v1/models` and `/v1/chat/completions`, streamed and not.
+
+A request carries the whole conversation, and nothing of it stays here after the reply. What a
+client sends is checked as strictly as what a person types on the page.
+"""
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from transformers import PreTrainedTokenizerFast
+
+from chatbot.chat import MAX_MESSAGE_CHARACTERS, clean_message
+from chatbot.decoding import reply_text
+from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
+from chatbot.presets import DEFAULT_GENERATION_PRESET, GenerationPreset, generation_presets
+from chatbot.safety import check_message, check_reply
+from chatbot.serving.engine import Engine, EngineFullError, Event
+from chatbot.serving.slots import LONGEST_REPLY
+from chatbot.tokenization import encode_context, is_chat
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MAX_MESSAGES, MAX_BODY_BYTES, MAX_STOPS = 200, 1_000_000, 4
+READ = {"messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens"}
+READ |= {"temperature", "top_p", "seed", "stop"}
+UNHEEDED = {"user", "metadata", "store", "safety_identifier", "prompt_cache_key", "service_tier"}
+# Fields of OpenAI's that this model does not have: allowed where they ask for nothing.
+NEUTRAL = {"n": 1, "frequency_penalty": 0, "presence_penalty": 0, "logprobs": False, "tools": []}
+NEUTRAL |= {"logit_bias": {}, "response_format": {"type": "text"}, "tool_choice": "none"}
+
+
+class ApiError(Exception):
+    """A refusal, with the body that OpenAI's clients expect."""
+
+    def __init__(self, status: int, message: str, param: str | None = None):
+        super().__init__(message)
+        kinds = {401: "authentication_error", 429: "rate_limit_error", 503: "server_error"}
+        kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
+        error = {"message": message, "type": kind, "param": param, "code": None}
+        self.status, self.body = status, {"error": error}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that makes sense."""
+
+    model: str
+    messages: list[dict[str, str]]
+    preset: GenerationPreset
+    seed: int | None
+    stops: list[str]
+    stream: bool
+    usage: bool  # whether a stream ends with the token counts
+
+
+@dataclass
+class Answer:
+    """A reply as it grows: `text` may be shown, the end of it being held back until it is sure."""
+
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    finish: str | None = None
+
+
+def create_app(
+    model: RnnSeq2SeqForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    name: str = "chatbot",
+    api_key: str | None = None,
+    hosts: Sequence[str] | None = LOOPBACK,
+    safety: bool = True,
+    slots: int = 64,
+    waiting: int = 256,
+) -> FastAPI:
+    """The routes, with an engine of their own, which ends with the server.
+
+    Args:
+        name: The model's id; `name:preset` chooses how replies are made.
+        api_key: What a client must show. None: nothing.
+        hosts: Names under which the server may be called, and its pages may call it. None: any.
+        safety: Whether messages and replies are checked (`chatbot.safety`).
+        slots, waiting: As of `Engine`.
+
+    Raises:
+        ValueError: A model of parallel text, or neither key nor hosts.
+    """
+    if not is_chat(tokenizer):
+        raise ValueError("a model of parallel text does not chat; allowed: a model of dialogues")
+    if hosts is None and not api_key:
+        raise ValueError("api_key=None is not possible with hosts=None; allowed: a key.")
+    engine = Engine(model, tokenizer, slots, waiting)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        engine.close()
+
+    async def guard(request: Request) -> None:
+        _check_origin(request, hosts)
+        given = request.headers.get("authorization", "").encode()
+        if api_key and not secrets.compare_digest(given, f"Bearer {api_key}".encode()):
+            raise ApiError(401, "The API key is missing or wrong: Authorization: Bearer KEY.")
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.engine = engine
+    routes = APIRouter(prefix="/v1", dependencies=[Depends(guard)])
+    ways = {name: generation_presets()[DEFAULT_GENERATION_PRESET]}
+    ways |= {f"{name}:{preset}": way for preset, way in generation_presets().items()}
+    models = [{"id": way, "object": "model", "created": 0, "owned_by": name} for way in ways]
+
+    @app.exception_handler(ApiError)
+    async def refuse(request: Request, error: ApiError) -> JSONResponse:
+        return JSONResponse(error.body, error.status)
+
+    @routes.get("/models")
+    async def list_models() -> dict[str, Any]:
+        return {"object": "list", "data": models}
+
+    @routes.get("/models/{model_id}")
+    async def show_model(model_id: str) -> dict[str, Any]:
+        return next(entry for entry in models if entry["id"] == _known(model_id, ways))
+
+    @routes.post("/chat/completions", response_model=None)
+    async def complete(request: Request) -> JSONResponse | StreamingResponse:
+        asked = _read(await _body(request), ways)
+        context = encode_context(tokenizer, asked.messages, model.config.max_source_positions)
+        answers = _answers(engine, asked, context, safety)
+        answer = await anext(answers)  # what cannot be answered is said before a stream begins
+        if asked.stream:
+            return StreamingResponse(_sse(answer, answers, asked, len(context)), media_type=SSE)
+        while answer.finish is None and not await request.is_disconnected():
+            answer = await anext(answers)
+        await answers.aclose()
+        message = {"role": "assistant", "content": answer.text, "refusal": None}
+        choice = {"index": 0, "message": message, "finish_reason": answer.finish, "logprobs": None}
+        usage = _usage(len(context), answer)
+        return JSONResponse(
+            {**_head(asked, "chat.completion"), "choices": [choice], "usage": usage}
+        )
+
+    @routes.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    async def unknown(path: str) -> None:
+        raise ApiError(404, f"/v1/{path} is unknown; allowed: /v1/models, /v1/chat/completions.")
+
+    app.include_router(routes)
+    return app
+
+
+SSE = "text/event-stream"
+
+
+def _check_origin(request: Request, hosts: Sequence[str] | None) -> None:
+    """Another page in the user's browser must not reach a server on the same computer."""
+    for header in ("host", "origin") if hosts is not None else ():
+        given = request.headers.get(header)
+        address = given if header == "origin" else f"//{given}"
+        if given is not None and urlsplit(address or "").hostname not in (hosts or ()):
+            raise ApiError(403, f"{header.title()} {given!r} is not allowed here.")
+
+
+async def _body(request: Request) -> Mapping[str, Any]:
+    """The request's JSON, of bounded size."""
+    received = bytearray()
+    async for chunk in request.stream():
+        received += chunk
+        if len(received) > MAX_BODY_BYTES:
+            raise ApiError(413, f"The request is longer than {MAX_BODY_BYTES:,} bytes.")
+    try:
+        body = json.loads(received)
+    except (ValueError, RecursionError):
+        raise ApiError(400, "The request is not JSON.") from None
+    if not isinstance(body, dict):
+        raise ApiError(400, "The request is not a JSON object.")
+    return {key: value for key, value in body.items() if value is not None}
+
+
+def _read(body: Mapping[str, Any], ways: Mapping[str, GenerationPreset]) -> Asked:
+    """Check all that was sent. Raises ApiError."""
+    for key, value in body.items():
+        if key not in READ | UNHEEDED and (key not in NEUTRAL or value != NEUTRAL[key]):
+            only = f"allowed: {NEUTRAL[key]!r}" if key in NEUTRAL else "it is unknown"
+            raise ApiError(400, f"{key} is not possible with this model; {only}.", key)
+    options = _typed(body, "stream_options", dict, {})
+    stops = body.get("stop", [])
+    stops = [stops] if isinstance(stops, str) else stops
+    if not (isinstance(stops, list) and all(isinstance(s, str) and s for s in stops)):
+        raise ApiError(400, "stop must be a text, or a list of texts.", "stop")
+    if len(stops) > MAX_STOPS or any(len(stop) > 100 for stop in stops):
+        raise ApiError(400, f"stop: at most {MAX_STOPS} texts of 100 characters.", "stop")
+    seed = _typed(body, "seed", int, None)
+    if seed is not None and not -(2**63) <= seed < 2**63:
+        raise ApiError(400, "seed must be a whole number of 64 bits.", "seed")
+    model = _known(_typed(body, "model", str, ""), ways)
+    return Asked(
+        model=model,
+        messages=_messages(body.get("messages")),
+        preset=_preset(body, ways[model]),
+        seed=seed,
+        stops=stops,
+        stream=_typed(body, "stream", bool, False),
+        usage=_typed(options, "include_usage", bool, False),
+    )
+
+
+def _typed(body: Mapping[str, Any], key: str, kind: Any, default: Any) -> Any:
+    value = body.get(key, default)
+    if value is not default and (
+        not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
+    ):
+        raise ApiError(400, f"{key}={value!r} is of the wrong type.", key)
+    return value
+
+
+def _known(model: str, ways: Iterable[str]) -> str:
+    if model not in ways:
+        raise ApiError(404, f"model {model!r} is unknown; allowed: {', '.join(ways)}.", "model")
+    return model
+
+
+def _preset(body: Mapping[str, Any], preset: GenerationPreset) -> GenerationPreset:
+    """How the reply is chosen, with the changes that were asked for."""
+    names = ("temperature", "top_p")
+    changes = {key: _typed(body, key, int | float, None) for key in names if key in body}
+    limits = [
+        _typed(body, k, int, None) for k in ("max_completion_tokens", "max_tokens") if k in body
+    ]
+    if limits:
+        changes["max_new_tokens"] = most = min(limits[0], LONGEST_REPLY)
+        changes["min_new_tokens"] = max(0, min(preset.min_new_tokens, most))
+    try:
+        return replace(preset, **changes)
+    except ValueError as error:
+        raise ApiError(400, str(error), next(iter(changes))) from None
+
+
+def _messages(given: object) -> list[dict[str, str]]:
+    """The conversation, cleaned as on the page."""
+    if not isinstance(given, list) or not given:
+        raise ApiError(400, "messages must be a list of at least one message.", "messages")
+    if len(given) > MAX_MESSAGES:
+        raise ApiError(400, f"messages: at most {MAX_MESSAGES}; leave out the oldest.", "messages")
+    messages = []
+    for place, message in enumerate(given):
+        where = f"messages[{place}]"
+        role = message.get("role") if isinstance(message, dict) else None
+        text = _text(message.get("content"), where) if isinstance(message, dict) else ""
+        if role in ("system", "developer") and not text.strip():
+            continue
+        if role not in ("user", "assistant"):
+            why = "this model was never taught to follow instructions" if text else "not possible"
+            raise ApiError(400, f"role {role!r}: {why}; allowed: user, assistant.", f"{where}.role")
+        if len(text) > MAX_MESSAGE_CHARACTERS:
+            long = f"{len(text):,} characters; allowed: {MAX_MESSAGE_CHARACTERS:,}."
+            raise ApiError(400, f"{where} has {long}", f"{where}.content")
+        messages.append({"role": str(role), "content": clean_message(text)})
+    if not messages or messages[-1]["role"] != "user" or not messages[-1]["content"]:
+        raise ApiError(400, "The last message must be the user's, and say something.", "messages")
+    return messages
+
+
+def _text(content: object, where: str) -> str:
+    """The text of a message, which may come in parts."""
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    texts = []
+    for part in parts if isinstance(parts, list) else [None]:
+        if not (isinstance(part, dict) and isinstance(part.get("text"), str)):
+            raise ApiError(400, f"{where}.content must be text.", f"{where}.content")
+        texts.append(part["text"].encode("utf-8", "replace").decode())
+    return "".join(texts)
+
+
+async def _answers(
+    engine: Engine, asked: Asked, context: list[int], safety: bool
+) -> AsyncGenerator[Answer, None]:
+    """The reply as it grows. Leaving early stops the model. Raises ApiError."""
+    kind = check_message(asked.messages[-1]["content"]) if safety else None
+    if kind is not None:
+        yield Answer(kind, [], "content_filter")
+        return
+    loop, events = asyncio.get_running_loop(), asyncio.Queue[Event]()
+
+    def deliver(event: Event) -> None:
+        loop.call_soon_threadsafe(events.put_nowait, event)
+
+    try:
+        handle = engine.submit(context, asked.preset, asked.seed, deliver)
+    except EngineFullError as error:
+        raise ApiError(429, str(error)) from None
+    except RuntimeError as error:
+        raise ApiError(503, str(error)) from None
+    answer = Answer()
+    try:
+        while answer.finish is None:
+            event = await events.get()
+            if isinstance(event, Exception):
+                raise ApiError(503, "The reply failed. Try again.")
+            if event is None:
+                ended = answer.tokens[-1:] == [engine.tokenizer.eos_token_id]
+                answer.finish = "stop" if ended else "length"
+            else:
+                answer.tokens.append(event)
+            _grow(answer, reply_text(engine.tokenizer, answer.tokens), asked.stops, safety)
+            yield answer
+    finally:
+        handle.stop()
+
+
+def _grow(answer: Answer, text: str, stops: Sequence[str], safety: bool) -> None:
+    """Show more of a reply: whole words, and nothing that may become a stop text or a slur."""
+    found = [text.find(stop) for stop in stops if stop in text]
+    if found:
+        text, answer.finish = text[: min(found)].rstrip(), "stop"
+    withheld = check_reply(text) if safety else None
+    if withheld is not None:
+        text, answer.finish = f"{answer.text} {withheld}".strip(), "content_filter"
+    if answer.finish is None:
+        sure = len(text) - max(map(len, stops), default=0)
+        text = text[: max(len(answer.text), text.rfind(" ", 0, max(0, sure)))]
+    answer.text = text
+
+
+async def _sse(
+    answer: Answer, answers: AsyncIterator[Answer], asked: Asked, read: int
+) -> AsyncIterator[str]:
+    """Server-sent events, each with what is new of the reply."""
+    head, shown = _head(asked, "chat.completion.chunk"), 0
+
+    def chunk(delta: Mapping[str, str], finish: str | None = None) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+        return _event({**head, "choices": [choice]} | ({"usage": None} if asked.usage else {}))
+
+    yield chunk({"role": "assistant", "content": ""})
+    try:
+        while True:
+            if len(answer.text) > shown:
+                yield chunk({"content": answer.text[shown:]})
+                shown = len(answer.text)
+            if answer.finish is not None:
+                break
+            answer = await anext(answers)
+    except ApiError as error:
+        yield _event(error.body)
+        return
+    yield chunk({}, answer.finish)
+    if asked.usage:
+        yield _event({**head, "choices": [], "usage": _usage(read, answer)})
+    yield "data: [DONE]\n\n"
+
+
+def _event(value: object) -> str:
+    return f"data: {json.dumps(value)}\n\n"
+
+
+def _head(asked: Asked, kind: str) -> dict[str, Any]:
+    number = secrets.token_hex(12)
+    return {
+        "id": f"chatcmpl-{number}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": asked.model,
+    }
+
+
+def _usage(read: int, answer: Answer) -> dict[str, int]:
+    said = len(answer.tokens)
+    return {"prompt_tokens": read, "completion_tokens": said, "total_tokens": read + said}
