@@ -162,7 +162,7 @@ class ChatSession:
         With `begin` the reply begins with that text, and the model goes on from there.
         """
         message = clean_message(text)
-        if (fixed := self._fixed_reply(message)) is not None:
+        if (fixed := self._without_model(message)) is not None:
             return fixed
         context, begun = self._context(message), self._begun(begin)
         started = time.perf_counter()
@@ -183,7 +183,7 @@ class ChatSession:
         """
         self.preset.check_stream()
         message = clean_message(text)
-        if (fixed := self._fixed_reply(message)) is not None:
+        if (fixed := self._without_model(message)) is not None:
             yield fixed.text
             return fixed
         stream = _Stream(self, self._context(message), self._begun(begin))
@@ -215,9 +215,11 @@ class ChatSession:
         """Put message and reply into the history."""
         candidates = [spoken_tokens(self.tokenizer, row) for row in said.sequences.tolist()]
         texts = [reply_text(self.tokenizer, candidate) for candidate in candidates]
-        looks = [explain_reply(self.model, context, candidate) for candidate in candidates]
+        ranked = self.preset.num_candidates > 1  # drawn candidates come with their scores
+        seen = candidates[:1] if ranked else candidates
+        looks = [explain_reply(self.model, context, candidate) for candidate in seen]
         scores = [float(look.log_probabilities.sum()) for look in looks]
-        if self.preset.num_candidates > 1:
+        if ranked:
             scores = said.sequences_scores.tolist()
         best, sure = candidates[0], confidence(looks[0].log_probabilities)
         text = texts[0] if any(c.isalnum() for c in texts[0]) else NOTHING_TO_SAY
@@ -235,7 +237,7 @@ class ChatSession:
         self._remember(message, reply.text)
         return reply
 
-    def _fixed_reply(self, message: str) -> Reply | None:
+    def _without_model(self, message: str) -> Reply | None:
         """What is answered without the model, to nothing and to a message in danger."""
         if not message:
             return _fixed_reply(NOTHING_SAID)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     GenerationConfig,
@@ -197,6 +198,16 @@ def unspoken_tokens(tokenizer: Tokenizer) -> list[int]:
 
 
 @torch.inference_mode()
+def read_labels(model: Model, labels: Tensor, **inputs: Any) -> tuple[Tensor, Tensor]:
+    """Logits (B, T, vocabulary) and nats of labels (B, T), 0 where a label is -100; no dropout."""
+    training = model.training
+    start = model.prepare_decoder_input_ids_from_labels(labels)
+    logits = model.eval()(**inputs, decoder_input_ids=start, use_cache=False).logits.float()
+    model.train(training)
+    losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+    return logits, losses.view_as(labels)
+
+
 def _log_likelihoods(
     model: Model, tokenizer: Tokenizer, contexts: Sequence[list[int]], replies: Sequence[Tensor]
 ) -> Tensor:
@@ -206,11 +217,8 @@ def _log_likelihoods(
         part = slice(start, start + _SCORED_ROWS)
         batch = tokenizer.pad({"input_ids": list(contexts[part])}, return_tensors="pt")
         labels = pad_sequence(list(replies[part]), True, -100).to(model.device)
-        target = model.prepare_decoder_input_ids_from_labels(labels)
-        logits = model(**batch.to(model.device), decoder_input_ids=target, use_cache=False).logits
-        scores = logits.float().log_softmax(-1).gather(2, labels.clamp(min=0)[..., None])[..., 0]
-        found.append(scores.masked_fill(labels == -100, 0).sum(1).cpu())
-    return torch.cat(found)
+        found.append(read_labels(model, labels, **batch.to(model.device))[1].sum(1).cpu())
+    return -torch.cat(found)
 
 
 def _last_message(tokenizer: Tokenizer, context: Sequence[int]) -> str:

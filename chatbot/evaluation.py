@@ -14,13 +14,11 @@ import torch
 from datasets import Dataset
 from huggingface_hub.utils import tqdm
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DataCollatorForSeq2Seq
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
-from chatbot.decoding import generate, reply_text
+from chatbot.decoding import generate, read_labels, reply_text
 from chatbot.metrics import Estimate, bootstrap_interval, copy_rate, loop_rate, ratio, word_f1
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration as Model
 from chatbot.presets import GenerationPreset
@@ -116,7 +114,7 @@ def score_tokens(
         size[of] = [len(text.encode()) for text in said]
         batch = collate(rows).to(model.device)
         labels = batch.pop("labels")
-        logits, losses = _read(model, labels, **batch)
+        logits, losses = read_labels(model, labels, **batch)
         place = np.concatenate([np.arange(starts[i], starts[i] + tokens[i]) for i in of])
         nats[place] = losses[labels != -100].cpu()
         right[place] = (logits.argmax(-1) == labels)[labels != -100].cpu()
@@ -234,7 +232,9 @@ def rank_replies(
             again = type(encoded)(**{name: each[context] for name, each in encoded.items()})
             mask = batch["attention_mask"][context]
             nats[at] = (
-                _read(model, labels, encoder_outputs=again, attention_mask=mask)[1].sum(1).cpu()
+                read_labels(model, labels, encoder_outputs=again, attention_mask=mask)[1]
+                .sum(1)
+                .cpu()
             )
         for by, scores in enumerate([nats, nats / lengths]):
             scores = scores.view(-1, ranked)
@@ -283,17 +283,6 @@ def last_turn(tokenizer: Tokenizer, context: Sequence[int]) -> list[int]:
     speakers = tokenizer.convert_tokens_to_ids([USER, BOT])
     starts = [place for place, token in enumerate(context[:-1]) if token in speakers]
     return list(context[starts[-1] if starts else 0 :])
-
-
-@torch.inference_mode()
-def _read(model: Model, labels: Tensor, **inputs: Any) -> tuple[Tensor, Tensor]:
-    """Logits (B, T, vocabulary) and nats of labels (B, T), 0 where a label is -100; no dropout."""
-    training = model.training
-    start = model.prepare_decoder_input_ids_from_labels(labels)
-    logits = model.eval()(**inputs, decoder_input_ids=start, use_cache=False).logits.float()
-    model.train(training)
-    losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    return logits, losses.view_as(labels)
 
 
 def _batches(examples: Dataset, size: int, doing: str) -> Iterator[tuple[list[int], Table]]:

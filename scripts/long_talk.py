@@ -1,12 +1,9 @@
-"""What a long conversation costs, and whether it is better carried on or cut and read again.
+"""Whether a long conversation is better carried on, or cut and read again: perplexity by turn.
 
-    python scripts/long_talk.py turns DATA --model MODEL     perplexity by turn, both ways
-    python scripts/long_talk.py cost --turns 10000           time and memory by turn; a picture
+    python scripts/long_talk.py DATA [--model MODEL]
 
 DATA is a folder that `chatbot prepare` wrote. `--join 10` joins so many dialogues end to end, which
-gives longer ones than there are, of many subjects. `cost` compares a conversation that is carried
-on with one of which all is read again, and with BART of the same size that keeps its keys and
-values; `--limit` ends these two, whose turns cost more and more.
+gives longer ones than there are, of many subjects.
 """
 
 import argparse
@@ -23,22 +20,13 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from chatbot.checkpoints import load_chatbot
+from chatbot.decoding import read_labels
 from chatbot.incremental import ConversationReader
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
 from chatbot.tokenization import encode_reply
 
 TURNS = (2, 4, 8, 12, 16, 20, 30, 50, 100, 1000)  # the last of each group
 Chatbot = tuple[RnnSeq2SeqForConditionalGeneration, PreTrainedTokenizerFast]
-
-
-@torch.inference_mode()
-def reply_nats(model: RnnSeq2SeqForConditionalGeneration, read: Any, labels: list[int]) -> float:
-    """-log p of a reply to what was read."""
-    target = torch.tensor([labels])
-    start = model.prepare_decoder_input_ids_from_labels(target)
-    output = model(encoder_outputs=read, decoder_input_ids=start, use_cache=False)
-    chosen = output.logits.float().log_softmax(-1).gather(2, target[..., None])
-    return -float(chosen.sum())
 
 
 def conversations(data: Path, join: int, limit: int) -> Iterator[list[dict[str, Any]]]:
@@ -60,11 +48,12 @@ def by_turn(chatbot: Chatbot, data: Path, join: int, limit: int) -> dict[int, li
         for place, message in enumerate(messages):
             if message["role"] != "assistant" or not place:
                 continue
-            labels = encode_reply(tokenizer, message["content"], 40)
+            labels = torch.tensor([encode_reply(tokenizer, message["content"], 40)])
             group = sums[next(end for end in TURNS if place <= end)]
             for number, reader in enumerate(readers):
-                group[number] += reply_nats(model, reader.read(messages[:place]), labels)
-            group[2] += len(labels)
+                read = reader.read(messages[:place])
+                group[number] += float(read_labels(model, labels, encoder_outputs=read)[1].sum())
+            group[2] += labels.numel()
     return dict(sorted(sums.items()))
 
 
