@@ -132,6 +132,14 @@ const row = (message, index, all) => {
 const welcome = () => make("div", { class: "welcome" }, make("p", {}, words.WELCOME),
   make("div", { class: "examples" }, ...words.EXAMPLES.map((text) => textButton(text, () => ask("send", { text })))));
 
+// Drawing anew takes the focused button away: the same one, or else the log, has the focus again.
+const focused = () => {
+  const from = document.activeElement;
+  if (!log.contains(from) || from === log) return () => {};
+  const index = [...log.children].findIndex((child) => child.contains(from)), label = from.ariaLabel;
+  return () => ([...(log.children[index]?.querySelectorAll("button") ?? [])].find((b) => b.ariaLabel === label && !b.disabled) ?? log).focus();
+};
+
 const draw = () => {
   const { messages, running, status: text } = now();
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
@@ -140,7 +148,9 @@ const draw = () => {
   clear.hidden = running || !messages.length;
   if (running && shown.running && shown.count === messages.length) log.lastChild.querySelector(".said").textContent = last.content;
   else {
+    const refocus = focused();
     log.replaceChildren(...(messages.length ? messages.map(row) : [welcome()]));
+    refocus();
     if (running && last?.role === "user") log.append(make("div", { class: "waiting", "aria-hidden": "true" }, words.THINKING));
   }
   if (atEnd || shown.count !== messages.length) log.scrollTop = log.scrollHeight;

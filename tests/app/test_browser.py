@@ -172,8 +172,9 @@ def say(tab: Page, text: str) -> None:
 def finished(tab: Page, replies: int) -> None:
     """Waits until this many replies are whole."""
     expect(bots(tab)).to_have_count(replies)
+    expect(status(tab)).to_contain_text("tokens")  # first: then the page settles, with buttons
+    expect(tab.get_by_role("log")).to_have_attribute("aria-busy", "false")
     expect(button(tab, strings.STOP)).to_be_hidden()
-    expect(status(tab)).to_contain_text("tokens")
 
 
 def text_of(locator: Locator) -> str:
@@ -498,6 +499,18 @@ def test_everything_by_keyboard(visit: Visit, pace: Pace) -> None:
     tab.keyboard.press("Enter")
     expect(bots(tab)).not_to_have_text(before)
     finished(tab, 1)
+    assert tab.evaluate("document.activeElement.ariaLabel") == strings.CONVERSATION  # not lost
+
+
+def test_a_redrawn_button_keeps_the_focus(visit: Visit, pace: Pace) -> None:
+    tab = visit()
+    say(tab, "hello")
+    finished(tab, 1)
+    tab.get_by_label(strings.KEEP_RATINGS).check()
+    button(tab, strings.COPY).first.focus()
+    tab.evaluate("document.querySelector('.actions .like').click()")  # draws all messages anew
+    expect(status(tab)).to_have_text(strings.THANKS)
+    expect(button(tab, strings.COPY).first).to_be_focused()
 
 
 def texts_within(*roots: object) -> Iterator[str]:
