@@ -46,11 +46,13 @@ def read_turns(
     spots = [place.where(place < 0, place + order[: len(place), None] * length) for place in places]
     spot = torch.cat([part.flatten() for part in spots])
     read = embeddings.flatten(0, 1).index_select(0, spot.clamp(min=0))
-    states, outputs, finals = stack.zero_state(embeddings), [], []
+    # drawn once: recurrent dropout is one draw a sequence
+    states, weights = stack.zero_state(embeddings), stack.weights(padded=True)
+    outputs, finals = [], []
     for part, place in zip(read.split([p.numel() for p in places]), places, strict=True):
         states = [(hidden[: len(place)], cell[: len(place)]) for hidden, cell in states]
         padding = (place < 0) & (torch.arange(place.shape[1], device=place.device) > 0)
-        layers, states = stack(part.unflatten(0, place.shape), states, padding)
+        layers, states = stack(part.unflatten(0, place.shape), states, padding, weights)
         outputs.append(layers[-1].flatten(0, 1))
         finals.append([torch.cat(kind, dim=1) for kind in zip(*states, strict=True)])
     turns, room = torch.cat(outputs), given.shape[0] * length + 1  # one more, for the padding

@@ -56,14 +56,17 @@ class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
         kind = LstmWeights if self.is_lstm else GruWeights
         self.rnn = kind(input_size, hidden_size, batch_first=True, bidirectional=directions == 2)
 
-    def weights(self) -> list[Tensor]:
+    def weights(self, padded: bool = False) -> list[Tensor]:
         """Weights and biases of each direction, hidden-to-hidden weights dropped while training.
 
-        One draw serves a whole sequence (Merity et al. 2018, section 2).
+        One draw serves a whole sequence (Merity et al. 2018, section 2). `padded` adds the input
+        that marks padding.
         """
         drop, training = self.recurrent_dropout, self.training
         tensors: list[Tensor] = []
         for inputs, hidden, *biases in self.rnn():
+            if padded:
+                inputs = torch.cat([inputs, self._holding_column(inputs)], dim=1)
             tensors += inputs, F.dropout(hidden, drop, training) if drop else hidden, *biases
         return tensors
 
@@ -73,7 +76,12 @@ class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
         return hidden, hidden if self.is_lstm else hidden[..., :0]
 
     def forward(
-        self, inputs: Tensor, hidden: Tensor, cell: Tensor, padding: Tensor | None = None
+        self,
+        inputs: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        padding: Tensor | None = None,
+        weights: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Read a sequence.
 
@@ -83,18 +91,15 @@ class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
             inputs: (batch, steps, width).
             hidden, cell: The state before it.
             padding: True on padding, which may only follow the real tokens, (batch, steps).
+            weights: Those of `weights(padded)`, where one draw serves several calls.
 
         Returns:
             Outputs (batch, steps, directions x width) and the state after the last real token.
             Outputs on padding mean nothing.
         """
-        weights = self.weights()
         if padding is not None:
             inputs = torch.cat([inputs, padding[..., None].to(inputs.dtype)], dim=-1)
-            for place in range(0, len(weights), 4):
-                weights[place] = torch.cat(
-                    [weights[place], self._holding_column(weights[place])], dim=1
-                )
+        weights = weights or self.weights(padding is not None)
         hidden, cell = (part.transpose(0, 1).contiguous() for part in (hidden, cell))
         options = (True, 1, 0.0, self.training, self.directions == 2, True)
         if self.is_lstm:
@@ -159,17 +164,22 @@ class RnnSeq2SeqRecurrentStack(nn.Module):
     def zero_state(self, inputs: Tensor) -> list[State]:
         return [layer.zero_state(inputs) for layer in self.layers]
 
-    def weights(self) -> list[list[Tensor]]:
-        """Weights of each layer for a run of `step`s."""
-        return [layer.weights() for layer in self.layers]
+    def weights(self, padded: bool = False) -> list[list[Tensor]]:
+        """Weights of each layer for a run of calls."""
+        return [layer.weights(padded) for layer in self.layers]
 
     def forward(
-        self, inputs: Tensor, states: list[State], padding: Tensor | None = None
+        self,
+        inputs: Tensor,
+        states: list[State],
+        padding: Tensor | None = None,
+        weights: list[list[Tensor]] | None = None,
     ) -> StackReading:
         """Read a sequence, (batch, steps, width)."""
 
         def read(depth: int, below: Tensor) -> LayerReading:
-            outputs, hidden, cell = self.layers[depth](below, *states[depth], padding)
+            own = None if weights is None else weights[depth]
+            outputs, hidden, cell = self.layers[depth](below, *states[depth], padding, own)
             return outputs, (hidden, cell)
 
         return self._climb(inputs, read)

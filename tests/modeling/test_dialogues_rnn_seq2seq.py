@@ -6,6 +6,7 @@ from modeling_helpers import Settings, name_of, random_tokens, tiny_model, varia
 from torch import Tensor
 
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
+from chatbot.modeling.dialogues_rnn_seq2seq import read_turns
 
 KINDS = [
     settings
@@ -74,6 +75,16 @@ def test_the_encoder_reads_each_token_once(monkeypatch: pytest.MonkeyPatch) -> N
     layer.register_forward_hook(lambda _, inputs, outputs: read.append(inputs[0].shape[1]))
     model(DIALOGUES[:1], labels=LABELS[:1], reply_positions=POSITIONS[:1])
     assert read == [3, 4, 4]
+
+
+def test_recurrent_dropout_is_drawn_once_a_sequence() -> None:
+    stack = tiny_model(recurrent_dropout=0.5).train().model.encoder.stack
+    words = torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(5))
+    torch.manual_seed(6)
+    whole, _ = stack(words, stack.zero_state(words))
+    torch.manual_seed(6)
+    strides, *_ = read_turns(stack, words, torch.tensor([[7, 39], [20, 39]]))
+    torch.testing.assert_close(strides, whole[-1], **CLOSE)
 
 
 @pytest.mark.parametrize(
