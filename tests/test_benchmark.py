@@ -1,4 +1,4 @@
-"""scripts/benchmark.py: what it makes up, and the memory that it sees."""
+"""scripts/benchmark.py: what it makes up, the memory that it sees, and what it compares with."""
 
 import json
 import os
@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope="module")
 def script(repository: Path) -> dict[str, Any]:
-    return runpy.run_path(str(repository / "scripts" / "benchmark.py"))
+    return runpy.run_path(str(repository / "scripts" / "benchmarks" / "preparation.py"))
 
 
 def test_what_is_made_up_looks_like_talk_and_stays_the_same(script: dict[str, Any]) -> None:
@@ -49,3 +50,14 @@ def test_memory_is_that_of_all_processes(script: dict[str, Any]) -> None:
         process.communicate(b"\n")
     assert len(during) == len(before) + 2
     assert 50e6 < sum(during) - sum(before) < 80e6
+
+
+def test_the_plain_loop_says_what_generate_says(repository: Path) -> None:
+    parts = runpy.run_path(str(repository / "scripts" / "benchmarks" / "replies.py"))
+    torch.manual_seed(0)
+    model = parts["ours"](24)
+    sources = torch.randint(10, 2000, (3, 8))
+    with torch.inference_mode():
+        said = parts["by_plain_loop"](model, False)(sources, 1)
+    assert said.shape == (3, 25)
+    torch.testing.assert_close(said, parts["by_generate"](model)(sources, 1))
