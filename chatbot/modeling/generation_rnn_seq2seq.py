@@ -31,6 +31,8 @@ _TWO_VOCABULARIES = {
 # What leaves an option off beside None; elsewhere 0 or False.
 _OFF = {"cache_implementation": "dynamic", "num_beam_groups": 1, "guidance_scale": 1}
 _OFF |= {"assistant_lookbehind": 10, "target_lookbehind": 10, "encoder_repetition_penalty": 1}
+# Of what `generate()` hands on at each step, what no forward takes.
+_NOT_READ = ("labels", "next_sequence_length", "is_first_iteration")
 
 
 def _refuse(what: str, allowed: str, reason: str) -> NoReturn:
@@ -106,9 +108,11 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         if read >= (length := input_ids.shape[1]):
             allowed = f"the whole target, {read + 1} tokens or more"
             _refuse(f"decoder_input_ids of length {length}", allowed, f"the cache has read {read}")
-        return super().prepare_inputs_for_generation(
-            input_ids[:, read:], past_key_values=past_key_values, **kwargs
-        )
+        # transformers' own would look up at each token what only other models need
+        given = {name: value for name, value in kwargs.items() if name not in _NOT_READ}
+        if past_key_values is not None:
+            given["past_key_values"] = past_key_values
+        return given | {"decoder_input_ids": input_ids[:, read:].contiguous()}
 
     def _prepare_cache_for_generation(
         self, config: GenerationConfig, model_kwargs: dict, mode: object, batch: int, length: int

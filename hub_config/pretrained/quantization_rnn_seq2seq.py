@@ -99,7 +99,7 @@ class Int8RecurrentLayer(nn.Module):
             if not name.endswith("weight"):
                 parameter.mul_(factors)
 
-    def weights(self) -> Operand:
+    def weights(self, padded: bool = False) -> Operand:
         """Hidden-to-hidden weights of one direction, for a run of `step`s."""
         return self.hidden[0].operand()
 
@@ -110,7 +110,12 @@ class Int8RecurrentLayer(nn.Module):
         return hidden, hidden if self.is_lstm else hidden[..., :0]
 
     def forward(
-        self, inputs: Tensor, hidden: Tensor, cell: Tensor, padding: Tensor | None = None
+        self,
+        inputs: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        padding: Tensor | None = None,
+        weights: Operand | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Read a sequence; arguments and results are those of `RnnSeq2SeqRecurrentLayer`."""
         if padding is None:

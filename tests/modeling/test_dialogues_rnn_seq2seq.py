@@ -5,7 +5,7 @@ import torch
 from modeling_helpers import Settings, name_of, random_tokens, tiny_model, variants
 from torch import Tensor
 
-from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
+from chatbot.modeling import RnnSeq2SeqForConditionalGeneration, quantize
 from chatbot.modeling.dialogues_rnn_seq2seq import read_turns
 
 KINDS = [
@@ -75,6 +75,13 @@ def test_the_encoder_reads_each_token_once(monkeypatch: pytest.MonkeyPatch) -> N
     layer.register_forward_hook(lambda _, inputs, outputs: read.append(inputs[0].shape[1]))
     model(DIALOGUES[:1], labels=LABELS[:1], reply_positions=POSITIONS[:1])
     assert read == [3, 4, 4]
+
+
+def test_an_int8_model_measures_dialogues_too() -> None:
+    model = quantize(tiny_model())
+    sources, mask, labels = pairs()
+    given = model(DIALOGUES, labels=LABELS, reply_positions=POSITIONS).loss
+    torch.testing.assert_close(given, model(sources, mask, labels=labels).loss, rtol=0, atol=1e-3)
 
 
 def test_recurrent_dropout_is_drawn_once_a_sequence() -> None:
