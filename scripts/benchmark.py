@@ -6,6 +6,7 @@ python scripts/benchmark.py data --source chats.jsonl   your own
 python scripts/benchmark.py training data/mine          pairs against dialogues in one pass
 python scripts/benchmark.py training data/mine --model.copy false --trainer.bf16 true
 python scripts/benchmark.py replies                     generate() and the engine against BART
+    python scripts/benchmark.py start                       cold start and memory
 """
 
 import argparse
@@ -25,6 +26,8 @@ def main() -> None:
     job.add_argument("--batches", type=int, default=8, help="that are timed (8)")
     job = jobs.add_parser("replies", help="tokens a CPU-second, one thread")
     job.add_argument("--rounds", type=int, default=9, help="of which the median counts (9)")
+    job = jobs.add_parser("start", help="from an empty process to the first word")
+    job.add_argument("--rounds", type=int, default=5, help="of which the best counts (5)")
     options, rest = parser.parse_known_args()
     if options.job == "data":
         from benchmarks.preparation import data
@@ -34,6 +37,10 @@ def main() -> None:
         from benchmarks.training import training
 
         training(options.data, options.batch, options.batches, rest)
+    elif options.job == "start":
+        from benchmarks.start import start
+
+        start(options.rounds)
     else:
         from benchmarks.replies import replies
 
