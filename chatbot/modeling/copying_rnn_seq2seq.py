@@ -39,6 +39,10 @@ def mixed_log_probabilities(logits: Tensor, pointing: Pointing) -> Tensor:
     return _mix(vocabulary, mass, pointing.gate.float())
 
 
+# Labels are read in multiples of it.
+_ROWS = 128
+
+
 def label_loss(
     output_layer: nn.Module,
     outputs: Tensor,
@@ -57,7 +61,10 @@ def label_loss(
         num_items_in_batch: What to divide the sum by; None: the labels that count.
     """
     counted = labels != -100
-    logits = output_layer(outputs[counted]).float()
+    vectors = outputs[counted]
+    # a kernel is kept for each number of rows that ever came: few numbers need little memory
+    padded = F.pad(vectors, (0, 0, 0, -len(vectors) % _ROWS))
+    logits = output_layer(padded)[: len(vectors)].float()
     if pointing is None:
         summed = F.cross_entropy(logits, labels[counted], reduction="sum")
     else:

@@ -11,6 +11,8 @@ from .recurrent_rnn_seq2seq import RnnSeq2SeqRecurrentStack
 
 # Tokens read at a time: fewer would be more calls, more would be more padding.
 _STRIDE = 16
+# Rows are read in multiples of it: a kernel is kept for each shape that ever came.
+_ROWS = 4
 
 
 def read_turns(
@@ -73,6 +75,10 @@ def _strides(reply_positions: Tensor) -> list[Tensor]:
     while len(live := (end <= last).nonzero()):
         start, following = end, reply_positions.where(reply_positions >= end, last)
         end = (following.amin(1, keepdim=True) + 1).minimum(start + _STRIDE)
-        steps = start + torch.arange(int((end - start).max()), device=end.device)
-        places.append(steps.where(steps < end, -1)[: live[-1, 0] + 1])
+        steps = start + torch.arange(_up(int((end - start).max()), _STRIDE // 4), device=end.device)
+        places.append(steps.where(steps < end, -1)[: _up(int(live[-1, 0]) + 1, _ROWS)])
     return places
+
+
+def _up(number: int, step: int) -> int:
+    return -(-number // step) * step

@@ -780,7 +780,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         parts, flat, memory = [], [], None
         lengths, order = (labels != -100).sum(1).sort()
         for replies, length in zip(order.split(_TOGETHER), lengths.split(_TOGETHER), strict=True):
-            target, source = labels[replies, : length[-1]], place[replies]
+            target, source = labels[replies, : -(-length[-1] // 8) * 8], place[replies]
             start = self.prepare_decoder_input_ids_from_labels(target)
             inputs = embed(model.get_decoder_input_embeddings(), start, config, self.training)
             if waits:
@@ -795,6 +795,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             # the labels of each dialogue, (B, Q), -1 where there are fewer
             counts = place[reply].bincount(minlength=len(values)).tolist()
             index = pad_sequence(place[reply].argsort(stable=True).split(counts), True, -1)
+            index = F.pad(index, (0, -index.shape[1] % 32), value=-1)
             memory = AttentionMemory(values, keys, seen[reply[index]])
             reading = decoder._attend([hidden[index]], [], inputs[index], 0, memory)
             parts = [(reading, input_ids, target[index].masked_fill(index < 0, -100))]
