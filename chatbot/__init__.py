@@ -23,6 +23,7 @@ _HOMES = {
     "load_target_tokenizer": "chatbot.checkpoints",
     "prepare": "chatbot.data",
     "push_chatbot": "chatbot.hub",
+    "push_data": "chatbot.hub",
     "save_chatbot": "chatbot.checkpoints",
     "train_tokenizer": "chatbot.tokenization",
 }

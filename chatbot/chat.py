@@ -6,9 +6,12 @@ number of sessions share one model, in any number of threads.
 
 from __future__ import annotations
 
+import base64
+import json
+import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -26,11 +29,13 @@ from transformers.utils import ModelOutput
 from chatbot.checkpoints import load_chatbot
 from chatbot.data import clean_text
 from chatbot.decoding import confidence, generate, readable, reply_text, spoken_tokens
-from chatbot.explain import explain_reply
+from chatbot.explain import Explanation, explain_reply
+from chatbot.incremental import ConversationReader
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
+from chatbot.modeling.modeling_rnn_seq2seq import RnnSeq2SeqEncoderOutput
 from chatbot.presets import DEFAULT_GENERATION_PRESET, GenerationPreset, generation_preset
 from chatbot.safety import check_message, check_reply
-from chatbot.tokenization import encode_context, encode_reply, is_chat
+from chatbot.tokenization import encode_reply, encode_turns, is_chat
 
 MAX_MESSAGE_CHARACTERS = 10_000
 NOTHING_SAID = "I did not catch anything. What would you like to talk about?"
@@ -54,13 +59,15 @@ class Reply:
     Args:
         text: The reply as a person reads it: the first candidate, or a fixed sentence where that
             has no word or too little confidence.
-        tokens: Its tokens as text, `<end>` included where it came.
+        tokens: Its tokens as text, `<end>` included where it came; none where `text` is fixed and
+            no model made it, or what the model made is withheld.
         candidates: All replies that were compared, best first.
         scores: log p of each candidate under the model, or what drawn ones are ranked by.
         confidence: Geometric mean of the model's probabilities of `tokens`, 0 to 1.
-        attention: Weights, (tokens, source_tokens); None without attention.
         source_tokens: What the encoder read, as text.
         timing: How long it took.
+        token_ids, source_ids: The same tokens as ids.
+        explanation: How the model saw `tokens`; None where there are none.
     """
 
     text: str
@@ -68,9 +75,16 @@ class Reply:
     candidates: list[str]
     scores: list[float]
     confidence: float
-    attention: Tensor | None
     source_tokens: list[str]
     timing: Timing
+    token_ids: list[int] = field(default_factory=list)
+    source_ids: list[int] = field(default_factory=list)
+    explanation: Explanation | None = None
+
+    @property
+    def attention(self) -> Tensor | None:
+        """Weights, (tokens, source_tokens); None without attention."""
+        return None if self.explanation is None else self.explanation.attention
 
 
 class ChatSession:
@@ -89,6 +103,9 @@ class ChatSession:
         seed: Of the draws. None: a new one each time.
         min_confidence: A reply of less confidence gives way to `fallback`. 0: none does.
         fallback: What is said, and kept in the history, in its place.
+        carry: What follows where the conversation outgrows `max_source_tokens`. True: what the
+            encoder knows goes on, and attention sees the newest tokens. False: whole turns are cut,
+            and the rest is read again; of our models this one had the lower perplexity.
         safety: Whether messages are checked for self-harm and replies for slurs (docs/safety.md).
 
     Raises:
@@ -107,6 +124,7 @@ class ChatSession:
         seed: int | None = None,
         min_confidence: float = 0.0,
         fallback: str = FALLBACK,
+        carry: bool = False,
         safety: bool = True,
     ):
         if not 0 <= min_confidence <= 1:
@@ -121,6 +139,7 @@ class ChatSession:
         self.min_confidence = min_confidence
         self.fallback = fallback
         self.safety = safety
+        self._reader = ConversationReader(model, tokenizer, self.max_source_tokens, carry)
         self.generator = torch.Generator()
         if seed is None:
             self.generator.seed()
@@ -144,6 +163,30 @@ class ChatSession:
         """
         return cls(*load_chatbot(folder, revision=revision, token=token), **options)
 
+    def save(self, file: Path | str) -> None:
+        """Write the messages and the state of the draws, a few kilobytes of JSON, whole or not."""
+        state = base64.b64encode(bytes(self.generator.get_state().tolist())).decode()
+        target = Path(file)
+        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        partial.write_text(json.dumps({"messages": self.messages, "draws": state}), "utf-8")
+        partial.replace(target)
+
+    def restore(self, file: Path | str) -> None:
+        """Go on from what `save` wrote, as the session that was saved would have.
+
+        Raises ValueError where the file is something else; the session then stays as it is.
+        """
+        try:
+            saved = json.loads(Path(file).read_text("utf-8"))
+            draws = torch.tensor(list(base64.b64decode(saved["draws"])), dtype=torch.uint8)
+            encode_turns(self.tokenizer, saved["messages"])
+            self.generator.set_state(draws)
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(
+                f"{file} is no saved session: {error!r}; allowed: one of save."
+            ) from error
+        self.messages = saved["messages"]
+
     def reset(self) -> None:
         """Forget what was said."""
         self.messages = []
@@ -164,11 +207,11 @@ class ChatSession:
         message = clean_message(text)
         if (fixed := self._without_model(message)) is not None:
             return fixed
-        context, begun = self._context(message), self._begun(begin)
-        started = time.perf_counter()
-        said = self._generate(context, begun, candidates=self.preset.num_compared)
+        begun, started = self._begun(begin), time.perf_counter()
+        read = self._read(message)
+        said = self._generate(read, begun, candidates=self.preset.num_compared)
         seconds = time.perf_counter() - started
-        return self._finish(message, context, said, Timing(seconds, seconds, -len(begun)))
+        return self._finish(message, read, said, Timing(seconds, seconds, -len(begun)))
 
     def stream(self, text: str, *, begin: str = "") -> Generator[str, None, Reply]:
         """Answer a message, yielding the reply as it grows: each time the whole text so far.
@@ -186,53 +229,61 @@ class ChatSession:
         if (fixed := self._without_model(message)) is not None:
             yield fixed.text
             return fixed
-        stream = _Stream(self, self._context(message), self._begun(begin))
+        stream = _Stream(self, message, self._begun(begin))
         shown = ""
         try:
             for said in stream:
                 if not self.min_confidence and not self._withheld(said):
                     yield (shown := said)
         finally:
-            reply = self._finish(message, stream.context, stream.stop(), stream.timing())
+            reply = self._finish(message, stream.read, stream.stop(), stream.timing())
         if reply.text != shown:
             yield reply.text
         return reply
 
-    def _context(self, message: str) -> list[int]:
-        messages = [*self.messages, {"role": "user", "content": message}]
-        return encode_context(self.tokenizer, messages, self.max_source_tokens)
+    def _read(self, message: str) -> RnnSeq2SeqEncoderOutput:
+        return self._reader.read([*self.messages, {"role": "user", "content": message}])
 
     def _begun(self, text: str) -> list[int]:
         """Tokens of a reply's beginning."""
         return encode_reply(self.tokenizer, text, len(text.encode()) + 2)[:-1] if text else []
 
-    def _generate(self, context: list[int], begun: list[int], **options: Any) -> ModelOutput:
+    def _generate(
+        self, read: RnnSeq2SeqEncoderOutput, begun: list[int], **options: Any
+    ) -> ModelOutput:
         """Candidates, (candidates, tokens), begun with `<go>` and `begun`, and their scores."""
-        way = self.preset, self.generator
-        return generate(self.model, self.tokenizer, [context], *way, begin=begun, **options)
+        given = [read["source_ids"][0].tolist()], self.preset, self.generator
+        options |= {"encoder_outputs": read, "begin": begun}
+        return generate(self.model, self.tokenizer, *given, **options)
 
-    def _finish(self, message: str, context: list[int], said: ModelOutput, timing: Timing) -> Reply:
+    def _finish(
+        self, message: str, read: RnnSeq2SeqEncoderOutput, said: ModelOutput, timing: Timing
+    ) -> Reply:
         """Put message and reply into the history."""
+        context = read["source_ids"][0].tolist()
         candidates = [spoken_tokens(self.tokenizer, row) for row in said.sequences.tolist()]
         texts = [reply_text(self.tokenizer, candidate) for candidate in candidates]
         ranked = self.preset.num_candidates > 1  # drawn candidates come with their scores
         seen = candidates[:1] if ranked else candidates
-        looks = [explain_reply(self.model, context, candidate) for candidate in seen]
+        looks = [explain_reply(self.model, context, candidate, read) for candidate in seen]
         scores = [float(look.log_probabilities.sum()) for look in looks]
         if ranked:
             scores = said.sequences_scores.tolist()
         best, sure = candidates[0], confidence(looks[0].log_probabilities)
         text = texts[0] if any(c.isalnum() for c in texts[0]) else NOTHING_TO_SAY
         text = text if sure >= self.min_confidence else self.fallback
+        hidden = self._withheld(texts[0]) is not None  # then its tokens are not to be seen either
         reply = Reply(
             text=self._withheld(text) or text,
-            tokens=self._spell(best),
-            candidates=texts,
+            tokens=[] if hidden else self._spell(best),
+            candidates=[self._withheld(each) or each for each in texts],
             scores=scores,
             confidence=sure,
-            attention=looks[0].attention,
             source_tokens=self._spell(context),
             timing=Timing(timing.first_token, timing.total, timing.tokens + len(best)),
+            token_ids=[] if hidden else best,
+            source_ids=context,
+            explanation=None if hidden else looks[0],
         )
         self._remember(message, reply.text)
         return reply
@@ -260,13 +311,13 @@ class ChatSession:
 class _Stream:
     """Generation in a thread of its own, read as text that grows."""
 
-    def __init__(self, session: ChatSession, context: list[int], begun: list[int]):
-        self.context = context
+    def __init__(self, session: ChatSession, message: str, begun: list[int]):
         self.begun = begun
+        self.started = time.perf_counter()
+        self.read = session._read(message)
         self.tokenizer = session.tokenizer
         self.pieces = TextIteratorStreamer(session.tokenizer, skip_special_tokens=True)
         self.stopped = Event()
-        self.started = time.perf_counter()
         self.first: float | None = None
         self.said: ModelOutput | None = None
         self.error: BaseException | None = None
@@ -300,7 +351,7 @@ class _Stream:
         criteria = StoppingCriteriaList([_StopWhen(self.stopped)])
         try:
             self.said = session._generate(
-                self.context, self.begun, streamer=self.pieces, stopping_criteria=criteria
+                self.read, self.begun, streamer=self.pieces, stopping_criteria=criteria
             )
         except BaseException as error:  # shown where the text is read, not lost in the thread
             self.error = error
@@ -322,4 +373,4 @@ def clean_message(text: str) -> str:
 
 
 def _fixed_reply(text: str) -> Reply:
-    return Reply(text, [], [text], [0.0], 1.0, None, [], Timing(0.0, 0.0, 0))
+    return Reply(text, [], [text], [0.0], 1.0, [], Timing(0.0, 0.0, 0))

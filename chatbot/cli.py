@@ -16,6 +16,7 @@ Each imports what it needs when it runs: `chatbot --help` answers at once.
 """
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--no-browser", action="store_true", help="do not open the page")
     said = "where ratings go (feedback.jsonl; nowhere, unless given, where --host is not 127.0.0.1)"
     serve.add_argument("--feedback", type=Path, metavar="FILE", help=said)
+    _add_access(serve)
     _add_confidence(serve)
 
     prepare = _command(commands, "prepare", _prepare, "make a dataset of conversations")
@@ -212,6 +214,20 @@ def _add_confidence(command: argparse.ArgumentParser) -> None:
     command.add_argument("--fallback", metavar="TEXT", help=said, **unset)
 
 
+def _add_access(command: argparse.ArgumentParser) -> None:
+    """Who may use a server. What is secret is better left out of a list of processes."""
+    auth, key = os.environ.get("CHATBOT_AUTH"), os.environ.get("CHATBOT_API_KEY")
+    said = "who may log in: USER:PASSWORD, or @FILE with one a line (CHATBOT_AUTH)"
+    command.add_argument("--auth", default=auth, metavar="LOGIN", help=said)
+    command.add_argument("--no-auth", action="store_true", help="let everybody in who can reach it")
+    said = "what clients of the OpenAI-compatible routes must show (CHATBOT_API_KEY)"
+    command.add_argument("--api-key", default=key, metavar="KEY", help=said)
+    said = "messages a minute of each client; 0: any number (30, on this computer alone any number)"
+    command.add_argument("--rate", type=int, metavar="N", help=said)
+    said = "check neither messages for self-harm nor replies for slurs"
+    command.add_argument("--no-safety", action="store_true", help=said)
+
+
 def _add_target(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("repo_id", metavar="owner/name", help="made where it does not exist")
@@ -288,6 +304,11 @@ def _serve(options: argparse.Namespace) -> int:
         port=options.port,
         open_browser=not options.no_browser,
         feedback=options.feedback,
+        auth=options.auth,
+        no_auth=options.no_auth,
+        api_key=options.api_key,
+        rate=options.rate,
+        safety=not options.no_safety,
         **_confidence(options),
     )
     return 0
@@ -404,7 +425,9 @@ def _train(options: argparse.Namespace) -> int:
     if done and options.push_to is not None:
         from chatbot.hub import push_chatbot
 
-        print(push_chatbot(run.folder / "model", options.push_to, private=True))
+        folder = shlex.quote(str(run.folder / "model"))
+        print(f"Publishing it, as does: chatbot push {folder} {options.push_to} --private")
+        push_chatbot(run.folder / "model", options.push_to, private=True)
     return 0 if done else 130
 
 
@@ -565,14 +588,14 @@ def _push(options: argparse.Namespace) -> int:
     from chatbot.hub import push_chatbot
 
     parts = {"space": options.space, "endpoint": options.endpoint}
-    print(push_chatbot(options.model, options.repo_id, **parts, **_target(options)))
+    push_chatbot(options.model, options.repo_id, **parts, **_target(options))
     return 0
 
 
 def _push_data(options: argparse.Namespace) -> int:
     from chatbot.hub import push_data
 
-    print(push_data(options.folder, options.repo_id, **_target(options)))
+    push_data(options.folder, options.repo_id, **_target(options))
     return 0
 
 

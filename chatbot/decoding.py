@@ -28,6 +28,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from chatbot.metrics import copy_rate
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration as Model
+from chatbot.modeling.modeling_rnn_seq2seq import RnnSeq2SeqEncoderOutput
 from chatbot.presets import DEFAULT_GENERATION_PRESET, GenerationPreset
 from chatbot.tokenization import USER, encode_context, is_chat, is_lowercasing, restore_case
 
@@ -86,6 +87,7 @@ def generate(
     preset: GenerationPreset,
     generator: torch.Generator,
     *,
+    encoder_outputs: RnnSeq2SeqEncoderOutput | None = None,
     begin: Sequence[int] = (),
     candidates: int = 1,
     streamer: BaseStreamer | None = None,
@@ -97,6 +99,7 @@ def generate(
     Args:
         contexts: Source tokens of each conversation, as `encode_context` gives them.
         generator: Where draws come from.
+        encoder_outputs: Of the context, where there is one and it has been read.
         begin: Tokens that each reply begins with; the model goes on from there.
         candidates: Replies of each context, best first; at most `preset.num_compared`.
         changes: Fields of transformers' `GenerationConfig` that no preset has.
@@ -114,6 +117,8 @@ def generate(
             raise ValueError(f"num_candidates={count} is not possible here; allowed: {allowed}.")
         changes |= {"stopping_criteria": stopping_criteria, "begin": begin}
         repeated = [list(context) for context in contexts for _ in range(count)]
+        if encoder_outputs is not None:
+            changes["encoder_outputs"] = _rows(encoder_outputs, count)
         drawing = replace(preset, num_candidates=1)
         drawn = generate(model, tokenizer, repeated, drawing, generator, **changes).sequences
         scores = rank_candidates(model, tokenizer, repeated, drawn, preset)
@@ -125,6 +130,8 @@ def generate(
     batch = tokenizer.pad(
         {"input_ids": [list(context) for context in contexts]}, return_tensors="pt"
     )
+    if encoder_outputs is not None:
+        batch["encoder_outputs"] = _rows(encoder_outputs, len(contexts))
     config = _generation_config(tokenizer, preset, candidates)
     config.update(**changes)
     if begin:
@@ -139,6 +146,12 @@ def generate(
             stopping_criteria=stopping_criteria,
             tokenizer=tokenizer,
         )
+
+
+def _rows(read: RnnSeq2SeqEncoderOutput, count: int) -> RnnSeq2SeqEncoderOutput:
+    """One context's, for a batch of them. A new object: beam search changes what it is given."""
+    expanded = {name: part.expand(count, *part.shape[1:]) for name, part in read.items()}
+    return RnnSeq2SeqEncoderOutput(**expanded)
 
 
 def rank_candidates(

@@ -1,10 +1,10 @@
-"""Looking inside a reply: its attention and its probability, read off by teacher forcing."""
+"""Looking inside a reply: attention, probabilities, rivals of each word, by teacher forcing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -15,11 +15,19 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from chatbot.data import clean_text
 from chatbot.decoding import generate, spoken_tokens
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration as Model
+from chatbot.modeling.attention_rnn_seq2seq import (
+    Attention,
+    AttentionMemory,
+    LocalPredictiveWindow,
+)
+from chatbot.modeling.modeling_rnn_seq2seq import RnnSeq2SeqEncoderOutput
 from chatbot.presets import generation_preset
 from chatbot.tokenization import encode_context, encode_turn, is_chat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+ALTERNATIVES = 5  # tokens that are named at each place of a reply
 
 
 @dataclass(frozen=True)
@@ -29,10 +37,21 @@ class Explanation:
     Args:
         attention: Weights, (reply tokens, source tokens); rows sum to 1. None without attention.
         log_probabilities: log p of each reply token given those before it, (reply tokens,).
+        alternatives: The likeliest tokens in the place of each, best first, (reply tokens, 5).
+        alternative_probabilities: Theirs, given the same tokens before, (reply tokens, 5).
+        centres: Source position that a local window stands on, (reply tokens,); None without one.
     """
 
     attention: Tensor | None
     log_probabilities: Tensor
+    alternatives: Tensor
+    alternative_probabilities: Tensor
+    centres: Tensor | None
+
+    @property
+    def entropy(self) -> Tensor | None:
+        """Of each row of attention, in nats, (reply tokens,): 0 where it sees one token alone."""
+        return None if self.attention is None else torch.special.entr(self.attention).sum(1)
 
 
 @dataclass(frozen=True)
@@ -112,19 +131,49 @@ def explain(
     return ExplainedReply(words[0], words[1], seen.log_probabilities.exp().numpy(), weights)
 
 
-def explain_reply(model: Model, context: Sequence[int], reply: Sequence[int]) -> Explanation:
+def explain_reply(
+    model: Model,
+    context: Sequence[int],
+    reply: Sequence[int],
+    read: RnnSeq2SeqEncoderOutput | None = None,
+) -> Explanation:
     """Read attention and probabilities in one pass: cached steps would give the same.
 
     `context` is as `encode_context` gives it; `reply` lacks `<go>`, and has `<end>` where it ends.
+    `read` is what the encoder has made of the context, where that is known.
     """
+    source = torch.tensor([list(context)], device=model.device)
     labels = torch.tensor([list(reply)], device=model.device)
     with torch.inference_mode():
         output = model(
-            input_ids=torch.tensor([list(context)], device=model.device),
+            input_ids=source,
+            encoder_outputs=read,
             decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels),
             use_cache=False,
             output_attentions=True,
+            output_hidden_states=True,
         )
-        scores = output.logits.float().log_softmax(-1).gather(2, labels[..., None])
-    attention = output.cross_attentions[0][0, 0].cpu() if output.cross_attentions else None
-    return Explanation(attention, scores[0, :, 0].cpu())
+        scores = output.logits[0].float().log_softmax(-1).cpu()
+        centres = _centres(model, output.decoder_hidden_states[-1], source)
+    best = scores.topk(min(ALTERNATIVES, scores.shape[1]))
+    return Explanation(
+        attention=output.cross_attentions[0][0, 0].cpu() if output.cross_attentions else None,
+        log_probabilities=scores.gather(1, labels.cpu().T)[:, 0],
+        alternatives=best.indices,
+        alternative_probabilities=best.values.exp(),
+        centres=centres,
+    )
+
+
+def _centres(model: Model, states: Tensor, source: Tensor) -> Tensor | None:
+    """Where a local window stood when states (1, T, H) asked it."""
+    name, length = model.config.attention_window, source.shape[1]
+    if name == "local-m":
+        return torch.arange(states.shape[1]).clamp(max=length - 1).float()
+    if name != "local-p":
+        return None
+    window = cast(LocalPredictiveWindow, cast(Attention, model.model.decoder.attention).window)
+    memory = AttentionMemory(states, states, torch.ones_like(source, dtype=torch.bool))
+    _, bias = window(states, memory, torch.arange(states.shape[1], device=source.device))
+    # eq. 10 at position 0 holds the centre's distance from it: -c² / 2σ², σ = D / 2
+    return (-bias[0, :, 0] * window.size**2 / 2).sqrt().cpu()

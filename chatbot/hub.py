@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import requires, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,15 +26,23 @@ from chatbot.evaluation_report import RESULTS
 from chatbot.hub_card import Run, render_card, sources
 from chatbot.hub_download import MODEL_FILES
 from chatbot.hub_files import hub_config_path
-from chatbot.hub_upload import CARD, PART, Target, check_permission, merge_cards, preview, upload
-from chatbot.modeling import RnnSeq2SeqConfig
+from chatbot.hub_upload import (
+    CARD,
+    PART,
+    Files,
+    Target,
+    check_permission,
+    merge_cards,
+    preview,
+    upload,
+)
+from chatbot.modeling import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration
 from chatbot.tokenization import load_tokenizers
 from chatbot.training_curve import CURVE_NAME
 from chatbot.training_record import RECORD_NAME
 
 MODELING = Path(str(modeling.__file__)).parent
 DISTRIBUTION = "rnn-seq2seq-chatbot"
-NOTHING_SENT = "Nothing was sent."
 # Non-commercial, no derivatives, research only: what they forbid cannot be undone once published.
 FORBIDDING = re.compile(r"\b(nc|nd)\b|non-?commercial|research|proprietary|reserved", re.IGNORECASE)
 PERSONAL = re.compile(r"(?:file:/+|/home/|/Users/|/root/|[A-Z]:\\\\?Users\\)[^\s\"'`]*")
@@ -55,7 +63,7 @@ def push_chatbot(
     licence_checked: bool = False,
     token: str | None = None,
 ) -> str:
-    """Publish a model in one commit, or say what stands in the way. Returns its address.
+    """Publish a model in one commit, or say what stands in the way. Returns where; "" if dry_run.
 
     Args:
         model: Its folder; `run.json` and `evaluation/` are found in it or beside it.
@@ -73,24 +81,23 @@ def push_chatbot(
         FileNotFoundError, ValueError: The folder cannot be published; the message says why.
         HubError: The Hub, or the token, does not allow it; or it cannot be reached.
     """
-    model, run = Path(model), record_of(Path(model))
-    check_licences(run.get("licences", {}), private=private, checked=licence_checked)
     targets = [Target(repo_id, "model", private, revision, create_pr, token)]
     targets += [Target(repo_id, "space", private, token=token)] if space else []
+    model = Path(model)
+    if not model.is_dir():
+        raise FileNotFoundError(f"{model}: no such model folder")
+    loaded, run = load_chatbot(model)[0], record_of(model)
+    check_licences(run.get("licences", {}), private=private, checked=licence_checked)
     exist = [check_permission(target) for target in targets]
     with TemporaryDirectory() as scratch:
         folders = [Path(scratch) / target.kind for target in targets]
-        stage_model(model, folders[0], repo_id, run)
+        stage_model(loaded, model, folders[0], repo_id, run)
         if endpoint:
             stage_package(folders[0], "endpoint")
         if space:
             stage_space(folders[0], folders[1], repo_id)
         plans = [(t, e, files_of(f)) for t, e, f in zip(targets, exist, folders, strict=True)]
-        for plan in plans:
-            preview(*plan)
-        if dry_run:
-            return NOTHING_SENT
-        return " and ".join([upload(*plan) for plan in plans])
+        return send(plans, dry_run)
 
 
 def push_data(
@@ -115,8 +122,17 @@ def push_data(
     check_licences(licences, private=target.private, checked=licence_checked)
     exists = check_permission(target)
     files = {path.relative_to(folder).as_posix(): path for path in (folder / CARD, *paths)}
-    preview(target, exists, files)
-    return NOTHING_SENT if dry_run else upload(target, exists, files)
+    return send([(target, exists, files)], dry_run)
+
+
+def send(plans: Sequence[tuple[Target, bool, Files]], dry_run: bool) -> str:
+    """Upload what is planned, once all of it is found to be in order."""
+    for plan in plans:
+        preview(*plan)
+    if dry_run:
+        print("Nothing was sent.")
+        return ""
+    return " and ".join([upload(*plan) for plan in plans])
 
 
 def beside(model: Path, name: str) -> Path | None:
@@ -143,15 +159,17 @@ def check_licences(licences: Mapping[str, str], *, private: bool, checked: bool)
             raise ValueError(f"{name} is under {licence}, which does not allow to publish this")
     unknown = [name for name, licence in licences.items() if licence == "unknown"]
     if (unknown or not licences) and not checked:
-        missing = f"the licence of {', '.join(unknown) or 'the training data'} is not known"
+        missing = f"the licence of {', '.join(unknown)} is not known"
+        missing = missing if unknown else "no run.json tells the licences of what it learned"
         if not private:
             raise ValueError(f"{missing}: if it may be published, add --licence-checked")
         print(f"Mind: {missing}. Keep it private until you know.")
 
 
-def stage_model(model: Path, folder: Path, repo_id: str, run: Run) -> None:
+def stage_model(
+    loaded: RnnSeq2SeqForConditionalGeneration, model: Path, folder: Path, repo_id: str, run: Run
+) -> None:
     """Put together what is sent of a model, and see that it answers without this package."""
-    loaded, _ = load_chatbot(model)
     copy_files(model, folder, *MODEL_FILES)
     copy_files(MODELING, folder, "*_rnn_seq2seq.py")
     if curve := beside(model, CURVE_NAME):

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants, hf_hub_download, snapshot_download
-from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 # All that a model is: nothing else is fetched from a repository, or sent to one as it lies there.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -53,6 +58,8 @@ def download_model(name: str, revision: str | None = None, token: str | None = N
         reason = " ".join(str(error).split())
         if isinstance(error, RepositoryNotFoundError):
             reason = "nor on the Hub, for you: a private one needs `hf auth login` or HF_TOKEN"
+        elif isinstance(error, RevisionNotFoundError):
+            reason = "the Hub has the model, but not that branch, tag or commit"
         elif offline:
             reason = "nor in the cache, and HF_HUB_OFFLINE=1 forbids to fetch it"
         raise FileNotFoundError(f"{name}: no such model folder; {reason}") from error

@@ -78,6 +78,10 @@ class Target:
         return {"repo_id": self.repo_id, "repo_type": self.kind}
 
     @property
+    def name(self) -> str:
+        return self.repo_id if self.kind == "model" else f"{self.kind} {self.repo_id}"
+
+    @property
     def address(self) -> str:
         prefix = "" if self.kind == "model" else f"{self.kind}s/"
         branch = f"/tree/{self.revision}" if self.revision else ""
@@ -130,7 +134,7 @@ def check_permission(target: Target) -> bool:
     try:
         user = target.insist(target.api.whoami)
         target.insist(target.api.auth_check, **target.where, write=not target.create_pr)
-        info = target.insist(target.api.repo_info, **target.where)
+        info = target.insist(target.api.repo_info, **target.where, timeout=target.silence)
     except LocalTokenNotFoundError as error:
         raise HubError("no token: `hf auth login` keeps one, HF_TOKEN names one") from error
     except RepositoryNotFoundError as error:
@@ -138,7 +142,8 @@ def check_permission(target: Target) -> bool:
         if target.repo_id.split("/")[0] not in owners:
             allowed = ", ".join(f"{owner}/..." for owner in owners)
             raise HubError(f"{target.repo_id} is not yours to make; allowed: {allowed}") from error
-        if user["auth"]["accessToken"]["role"] == "read":
+        # a login through the browser has no access token, and may write
+        if user["auth"].get("accessToken", {}).get("role") == "read":
             raise HubError("the token may only read: make one that may write") from error
         return False
     except Exception as error:
@@ -150,8 +155,8 @@ def check_permission(target: Target) -> bool:
 
 def look(target: Target, revision: str | None = None) -> Remote:
     """What the repository holds now."""
-    options = {"revision": revision or target.revision, "files_metadata": True}
-    info: Any = target.insist(target.api.repo_info, **target.where, **options)
+    options: Any = {"revision": revision or target.revision, "timeout": target.silence}
+    info: Any = target.insist(target.api.repo_info, **target.where, **options, files_metadata=True)
     digests = {f.rfilename: f.lfs.sha256 if f.lfs else f.blob_id for f in info.siblings}
     return Remote(info.sha, digests)
 
@@ -195,8 +200,15 @@ def preview(target: Target, exists: bool, files: Files) -> None:
         remote = look(target) if exists else None
     except RevisionNotFoundError:
         remote = None
-    card = RepoCard(merged_card(target, files, remote).decode("utf-8"))
-    target.insist(card.validate, repo_type=target.kind)
+    except Exception as error:
+        raise _error(target, error) from error
+    try:
+        card = RepoCard(merged_card(target, files, remote).decode("utf-8"))
+        target.insist(card.validate, repo_type=target.kind)
+    except Exception as error:
+        if type(error) is ValueError:  # what the Hub says of the card
+            raise
+        raise _error(target, error) from error
     sizes = {path: file.stat().st_size for path, file in files.items() if isinstance(file, Path)}
     print(f"{target.repo_id} ({target.kind}): {len(files)} files, {sum(sizes.values()):,} bytes")
     print(*(f"  {path}  {size:,}" for path, size in sizes.items()), sep="\n")
@@ -218,11 +230,13 @@ def upload(target: Target, exists: bool, files: Files) -> str:
         if target.revision:
             options = {"branch": target.revision, "exist_ok": True}
             target.insist(target.api.create_branch, **target.where, **options)
-        return _commit(target, files)
+        address = _commit(target, files)
     except Exception as error:
         held = "holds what it held before" if exists else "is empty, if it was made"
-        state = f"; {target.repo_id} {held}. The same command completes it."
+        state = f"; {target.name} {held}. Pushing again completes it."
         raise _error(target, error, state) from error
+    print(f"{'Proposed' if target.create_pr else 'Published'}: {address}")
+    return address
 
 
 def _commit(target: Target, files: Files) -> str:
@@ -281,7 +295,7 @@ def _error(target: Target, error: BaseException, state: str = "") -> HubError:
     reason = _words(error)
     if status_of(error) in (401, 403):
         reason = f"the token may not do that: make one that may write ({reason})"
-    return HubError(f"{target.repo_id}: nothing was published: {reason}{state}")
+    return HubError(f"{target.name}: nothing was published: {reason}{state}")
 
 
 def _words(error: BaseException) -> str:

@@ -82,6 +82,7 @@ class HubServer:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # a body would wait until the client acknowledged its head
     hub: HubServer
 
     def log_message(self, *arguments: object) -> None:
@@ -155,7 +156,7 @@ class Handler(BaseHTTPRequestHandler):
         repo, user = self.hub.repos.get((kind, repo_id)), self._user()
         if repo is None or (repo.private and not (user and user.owns(repo_id))):
             raise Refused(404 if user else 401, "Repository not found", "RepoNotFound")
-        if write and not (user and user.owns(repo_id) and user.role == "write"):
+        if write and not (user and user.may_write(repo_id)):
             raise Refused(403, "You need write access to this repository")
         return repo
 
@@ -164,18 +165,30 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(404, "Invalid rev id", "RevisionNotFound")
         return oid
 
+    def device(self, body: bytes) -> Any:
+        page = f"{self.hub.url}/oauth/allow"
+        code = {"device_code": "d", "user_code": "ABCD", "verification_uri": page}
+        return 200, {**code, "expires_in": 900, "interval": 0}
+
+    def token(self, body: bytes) -> Any:
+        """Somebody has allowed it in the browser meanwhile."""
+        tokens = [token for token, user in self.hub.users.items() if user.role == "oauth"]
+        return 200, {"access_token": tokens[0], "token_type": "bearer"}
+
     def whoami(self, body: bytes) -> Any:
         if (user := self._user()) is None:
             raise Refused(401, "Invalid username or password.")
         orgs = [{"name": name, "roleInOrg": "write"} for name in user.orgs]
-        auth = {"accessToken": {"displayName": "x", "role": user.role}}
+        auth: Any = {"type": "access_token", "accessToken": {"displayName": "x", "role": user.role}}
+        if user.role == "oauth":
+            auth = {"type": "oauth"}
         return 200, {"type": "user", "name": user.name, "orgs": orgs, "auth": auth}
 
     def create(self, body: bytes) -> Any:
         asked, user = json.loads(body), self._user()
         owner = asked.get("organization") or (user.name if user else "")
         kind, repo_id = asked.get("type", "model"), f"{owner}/{asked['name']}"
-        if not (user and user.owns(repo_id) and user.role == "write"):
+        if not (user and user.may_write(repo_id)):
             raise Refused(403, f"You don't have the rights to create a {kind} under {owner}")
         prefix = "" if kind == "model" else f"{kind}s/"
         found = {"url": f"{self.hub.url}/{prefix}{repo_id}"}
@@ -313,6 +326,8 @@ API = rf"/api/(?P<kind>models|datasets|spaces)/{REPO}"
 PAGE = rf"/(?:(?P<kind>datasets|spaces)/)?{REPO}"
 REVISION = r"(?P<revision>refs/pr/\d+|[^/]+)"
 ROUTES = [
+    (r"POST /oauth/device", "device"),
+    (r"POST /oauth/token", "token"),
     (r"GET /api/whoami-v2", "whoami"),
     (r"POST /api/repos/create", "create"),
     (r"POST /api/validate-yaml", "validate"),

@@ -14,12 +14,17 @@ Files = dict[str, bytes]
 
 @dataclass
 class User:
+    """`role`: "write", "read", or "oauth", as `hf auth login` through the browser gives."""
+
     name: str
     role: str = "write"
     orgs: tuple[str, ...] = ()
 
     def owns(self, repo_id: str) -> bool:
         return repo_id.split("/")[0] in (self.name, *self.orgs)
+
+    def may_write(self, repo_id: str) -> bool:
+        return self.owns(repo_id) and self.role != "read"
 
 
 @dataclass

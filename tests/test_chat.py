@@ -2,6 +2,8 @@
 
 import copy
 import math
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import replace
@@ -400,3 +402,56 @@ def test_presets_go_by_name(tiny_chatbot: Chatbot) -> None:
     assert ChatSession(*tiny_chatbot, "precise").preset.num_beams > 1
     with pytest.raises(ValueError, match="generation preset 'loud' is unknown; allowed: lively"):
         ChatSession(*tiny_chatbot, "loud")
+
+
+def test_only_new_words_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = make_chatbot(bidirectional=False)
+    session, lengths = ChatSession(model, tokenizer, BEAMS), list[int]()
+    layer = model.model.encoder.stack.layers[0]
+    layer.register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1]))
+    session.reply("hello there")
+    first = len(encode_context(tokenizer, session.messages[:1], 96))
+    assert lengths[:2] == [first - 1, 1]  # the message, and the mark that the bot is to speak
+    lengths.clear()
+    reply = session.reply("and you?")
+    assert lengths[0] == len(encode_context(tokenizer, session.messages[1:3], 96)) - 1
+    assert reply.source_ids == encode_context(tokenizer, session.messages[:3], 96)
+    again = ChatSession(model, tokenizer, BEAMS, messages=session.messages[:2]).reply("and you?")
+    assert again.candidates == reply.candidates
+
+
+def test_a_saved_session_goes_on_as_if_it_never_stopped(
+    tiny_chatbot: Chatbot, tmp_path: Path
+) -> None:
+    one = ChatSession(*tiny_chatbot, LIVELY, seed=3)
+    one.reply("hello")
+    one.save(tmp_path / "talk.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["talk.json"]
+    assert (tmp_path / "talk.json").stat().st_size < 10_000
+    other = ChatSession(*tiny_chatbot, LIVELY, seed=4)
+    other.restore(tmp_path / "talk.json")
+    assert other.messages == one.messages
+    assert other.reply("and now?").text == one.reply("and now?").text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"messages": [], "draws": "AAAA"}', '{"messages": [{"role": "x"}]}'],
+)
+def test_a_file_that_is_no_saved_session_changes_nothing(
+    session: ChatSession, tmp_path: Path, text: str
+) -> None:
+    session.reply("hello")
+    before = copy.deepcopy(session.messages), session.generator.get_state()
+    (tmp_path / "bad.json").write_text(text)
+    with pytest.raises(ValueError, match=r"bad\.json is no saved session: .*allowed"):
+        session.restore(tmp_path / "bad.json")
+    assert session.messages == before[0]
+    assert session.generator.get_state().equal(before[1])
+
+
+def test_who_chats_does_not_import_what_prepares_data() -> None:
+    code = "import sys; from chatbot import ChatSession; ChatSession; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert "transformers" in loaded.split()
+    assert {"datasets", "pandas", "pyarrow"}.isdisjoint(loaded.split())

@@ -1,5 +1,6 @@
 """Looking inside a reply agrees with what the model does step by step."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,45 @@ def test_the_sum_is_the_loss(tiny_chatbot: Chatbot) -> None:
     torch.testing.assert_close(-explanation.log_probabilities.mean(), loss)
 
 
+def test_alternatives_are_the_likeliest_of_the_softmax() -> None:
+    model, _ = make_chatbot()
+    explanation = explain_reply(model, CONTEXT, REPLY)
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([CONTEXT]), labels=torch.tensor([REPLY])).logits[0]
+    best = logits.softmax(-1).sort(descending=True)
+    torch.testing.assert_close(explanation.alternatives, best.indices[:, :5])
+    torch.testing.assert_close(explanation.alternative_probabilities, best.values[:, :5])
+
+
+def test_entropy_is_zero_for_one_token_and_a_logarithm_for_all() -> None:
+    attention = torch.tensor([[0.0, 1.0, 0.0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.25, 0.25]])
+    known = explain_reply(make_chatbot()[0], CONTEXT, REPLY)
+    expected = torch.tensor([0.0, np.log(3), 1.5 * np.log(2)], dtype=torch.float32)
+    torch.testing.assert_close(replace(known, attention=attention).entropy, expected)
+    assert replace(known, attention=None).entropy is None
+
+
+@pytest.mark.parametrize("fed", [False, True])
+def test_a_predicted_centre_is_equation_9(fed: bool) -> None:
+    settings = {"attention_window": "local-p", "attention_window_size": 2, "input_feeding": fed}
+    model, _ = make_chatbot(**settings)
+    explanation = explain_reply(model, CONTEXT, REPLY)
+    window, states = model.model.decoder.attention.window, []
+    handle = window.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
+    explain_reply(model, CONTEXT, REPLY)
+    handle.remove()
+    asked = torch.cat(states[:-1] if fed else states[:1], dim=1)[0]  # the last call asks again
+    share = torch.sigmoid(window.centre(torch.tanh(window.position(asked)))[:, 0])
+    torch.testing.assert_close(explanation.centres, len(CONTEXT) * share.detach())
+
+
+def test_a_monotone_centre_moves_on_till_the_last_token() -> None:
+    model, _ = make_chatbot(attention_window="local-m", attention_window_size=1)
+    centres = explain_reply(model, CONTEXT[:3], REPLY).centres
+    torch.testing.assert_close(centres, torch.tensor([0.0, 1.0, 2.0, 2.0, 2.0]))
+    assert explain_reply(make_chatbot()[0], CONTEXT, REPLY).centres is None
+
+
 # explain()
 
 
@@ -127,7 +167,7 @@ def test_the_whole_conversation_is_read_as_a_chat_reads_it(tiny_chatbot: Chatbot
     explained = explain(*tiny_chatbot, [*earlier, {"role": "user", "content": SAID}])
     assert explained.source_tokens == said.source_tokens
     assert explained.tokens == said.tokens
-    np.testing.assert_array_equal(explained.attention, said.attention.numpy())
+    np.testing.assert_allclose(explained.attention, said.attention.numpy(), rtol=1e-5)
     assert said.confidence == pytest.approx(float(np.exp(np.log(explained.probabilities).mean())))
 
 

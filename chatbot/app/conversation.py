@@ -12,8 +12,9 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from chatbot.app import strings
-from chatbot.app.inspection import hint, inspect_reply, note
+from chatbot.app.inspection import Look, inspect_reply, note
 from chatbot.chat import FALLBACK, MAX_MESSAGE_CHARACTERS, ChatSession, Reply, clean_message
+from chatbot.decoding import readable
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
 from chatbot.presets import DEFAULT_GENERATION_PRESET, GenerationPreset, generation_preset
 
@@ -32,6 +33,7 @@ class Bot:
     tokenizer: PreTrainedTokenizerFast
     min_confidence: float = 0.0
     fallback: str = FALLBACK
+    safety: bool = True
 
     def __post_init__(self) -> None:
         # what is not possible is refused here, rather than at each message
@@ -49,6 +51,7 @@ class Bot:
             seed=choice.seed,
             min_confidence=self.min_confidence,
             fallback=self.fallback,
+            safety=self.safety,
         )
 
 
@@ -67,14 +70,14 @@ class View:
     Args:
         history: The conversation.
         status: The quiet line below it.
-        inspection: HTML of the look inside the last reply.
+        inspection: The look inside the last reply.
         box: What stands in the text box.
         running: A reply is on its way.
     """
 
     history: list[Message] | None = None
     status: str = ""
-    inspection: str | None = None
+    inspection: Look | None = None
     box: str | None = None
     running: bool = False
 
@@ -170,13 +173,27 @@ def go_on(bot: Bot, history: object, choice: Choice) -> Iterator[View]:
     yield from _answer(bot, earlier, text, replace(choice, preset=more), "", begin)
 
 
+def branch(bot: Bot, index: object, begin: str, history: object, choice: Choice) -> Iterator[View]:
+    """Cut the conversation at a reply, and give another in its place that begins with a text."""
+    messages = read_history(history)
+    if not isinstance(index, int) or not 0 < index < len(messages) or not begin:
+        yield View(status=strings.NOTHING_TO_CONTINUE)
+        return
+    earlier, text = _last_exchange(messages[:index])
+    if text is None or messages[index]["role"] == "user":
+        yield View(status=strings.NOTHING_TO_CONTINUE)
+        return
+    begin = readable(bot.tokenizer, _without_surrogates(begin[:MAX_MESSAGE_CHARACTERS]))
+    yield from _answer(bot, earlier, text, choice, "", begin)
+
+
 def stop(history: object) -> View:
     """After the reply was ended: what was said stays; with nothing said, the message comes back."""
     messages = read_history(history)
     if messages and messages[-1]["role"] == "user":
         earlier, text = _last_exchange(messages)
-        return View(earlier, strings.STOPPED, hint(strings.ATTENTION_EMPTY), text)
-    return View(messages, strings.STOPPED, hint(strings.ATTENTION_STOPPED))
+        return View(earlier, strings.STOPPED, box=text)
+    return View(messages, strings.STOPPED)
 
 
 def answer(bot: Bot, message: object, history: object, preset: str | None) -> Iterator[str]:
@@ -212,7 +229,9 @@ def _answer(
         return
     assert reply is not None
     status = " · ".join(filter(None, [status, note(reply)]))
-    yield View(_with_reply(asked, said), status, inspect_reply(reply))
+    ranked = choice.preset.num_candidates > 1
+    look = inspect_reply(reply, asked, bot.tokenizer, bot.model.config, ranked=ranked)
+    yield View(_with_reply(asked, said), status, look)
 
 
 def _replies(

@@ -21,11 +21,22 @@ const ICONS = {
   new: "M12 5v14 M5 12h14",
 };
 ICONS.dislike = ICONS.like;
+ICONS.larger = ICONS.new;
+ICONS.smaller = "M5 12h14";
+ICONS.close = "M6 6l12 12 M18 6L6 18";
 const iconButton = (icon, label, action, more = {}) => {
   const button = make("button", { type: "button", class: `icon ${icon}`, "aria-label": label, title: label, onclick: action, ...more });
   button.innerHTML = `<svg viewBox="0 0 24 24" aria-hidden="true"><path d="${ICONS[icon]}"/></svg>`;
   return button;
 };
-const textButton = (text, action, kind = "") => make("button", { type: "button", class: `text ${kind}`, onclick: action }, text);
+const textButton = (text, action, kind = "", more = {}) => make("button", { type: "button", class: `text ${kind}`, onclick: action, ...more }, text);
+// A sentence of strings.py with its braces filled in.
+const fillIn = (text, ...values) => text.replace(/\{\}/g, () => values.shift());
+const percent = (share) => (share > 0 && share < 0.001 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`);
+const visible = (token) => token.trim() || "␣";
+const quoted = (token) => `“${visible(token)}”`;
+// What a word of a reply looked at: [weight, source token, its number], the most first.
+const lookedAt = ({ source, weights }, word) => weights[word].map((weight, at) => [weight, source[at][0], at]).sort((a, b) => b[0] - a[0]);
+const isInside = ({ centres, reach }, word, at) => centres && Math.abs(at - centres[word]) <= reach;
 const tell = (name, detail) => document.dispatchEvent(new CustomEvent(`wren-${name}`, { detail }));
 const hear = (name, action) => document.addEventListener(`wren-${name}`, (event) => action(event.detail));

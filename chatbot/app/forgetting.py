@@ -9,6 +9,8 @@ from typing import Any
 
 from gradio.state_holder import SessionState, StateHolder
 
+KNOWN_PAGES = 200  # 90 kB each; one that is known no more is begun anew, and loses nothing
+
 
 class ForgetfulState(SessionState):
     """What the server knows of one open page: which parts it has, and not what they show."""
@@ -29,6 +31,7 @@ class ForgetfulHolder(StateHolder):
 def forget_values(app: Any, page: Any) -> None:
     """Make a server that has just been started forget; `app` serves `page`."""
     app.state_holder = ForgetfulHolder()
+    page.state_session_capacity = KNOWN_PAGES
     app.state_holder.set_blocks(page)
     process_events = page._queue.process_events
 

@@ -5,7 +5,8 @@ what is typed or said is never markup, and conversations stay in the browser.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import gradio as gr
 from chatbot.app import conversation, strings
 from chatbot.app.conversation import Bot, View, read_history
 from chatbot.app.feedback import rating_function
-from chatbot.app.inspection import hint
+from chatbot.app.lesson import MAX_CHARACTERS, Subject, lesson_function
 from chatbot.app.library import (
     MAX_CONVERSATIONS,
     MAX_STORED_CHARACTERS,
@@ -25,6 +26,7 @@ from chatbot.app.library import (
     write_markdown,
 )
 from chatbot.presets import DEFAULT_GENERATION_PRESET, generation_presets
+from chatbot.serving.guard import Rate, client_of
 
 FOLDER = Path(__file__).parent
 STYLE = FOLDER / "style.css"
@@ -33,6 +35,12 @@ CONCURRENT_REPLIES = 16
 WAITING_REQUESTS = 128
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 SAME = "(...values) => values.length > 1 ? values : values[0]"
+# the server that owed us the rest of a reply is gone; the browser has what was said
+RELOAD_IF_RESTARTED = """async () => {
+  const { root, app_id: ours } = window.gradio_config;
+  const found = await fetch(`${root}/gradio_api/app_id`).then((it) => it.json(), () => null);
+  if (found && found.app_id !== ours) window.location.reload();
+}"""
 SLIDERS = {  # of "my own": label, hint, least, most, step
     "temperature": (strings.TEMPERATURE, strings.TEMPERATURE_HINT, 0, 2, 0.05),
     "top_p": (strings.TOP_P, strings.TOP_P_HINT, 0.05, 1, 0.05),
@@ -79,13 +87,22 @@ def theme() -> gr.themes.Base:
     )
 
 
-def build_page(bots: Mapping[str, Bot], *, secret: str, feedback: Path | None = None) -> gr.Blocks:
+def build_page(
+    bots: Mapping[str, Bot],
+    *,
+    secret: str,
+    feedback: Path | None = None,
+    rate: Rate | None = None,
+    translators: Mapping[str, Subject] | None = None,
+) -> gr.Blocks:
     """The chat with some models, ready to be launched.
 
     Args:
         bots: By their names; the first answers unless another is picked.
         secret: Under which browsers keep conversations; another one cannot read them.
         feedback: File that ratings are appended to. None: there are none.
+        rate: How many messages a client may send. None: any number.
+        translators: Models of parallel text, by their names, for "How it works".
     """
     with gr.Blocks(title=strings.TITLE, analytics_enabled=False) as page:
         store = gr.BrowserState(None, storage_key=STORAGE_KEY, secret=secret)
@@ -99,12 +116,19 @@ def build_page(bots: Mapping[str, Bot], *, secret: str, feedback: Path | None = 
         gr.HTML(
             f"<header><h1>{strings.TITLE}</h1><p>{strings.TAGLINE}</p></header>", elem_id="head"
         )
-        _Parts(feedback).connect(bots, [model, *settings])
+        _Parts(feedback).connect(bots, [model, *settings], rate)
         # without a function these run in the browser alone: no stored conversation reaches us
         page.load(None, store, shelf, js=SAME, **PRIVATE)
         shelf.change(None, shelf, store, js=SAME, **PRIVATE)
-        gr.api(_program(bots), api_name="chat", concurrency_limit=CONCURRENT_REPLIES)
-    page.queue(max_size=WAITING_REQUESTS, default_concurrency_limit=CONCURRENT_REPLIES)
+        gr.Navbar(main_page_name=strings.CHAT)
+        gr.api(_program(bots, rate), api_name="chat", concurrency_limit=CONCURRENT_REPLIES)
+    with page.route(strings.HOW_IT_WORKS, "how-it-works"):
+        gr.Navbar(main_page_name=strings.CHAT)
+        _lesson(bots, translators or {})
+    # closed: no request gets past the queue
+    page.queue(
+        api_open=False, max_size=WAITING_REQUESTS, default_concurrency_limit=CONCURRENT_REPLIES
+    )
     return page
 
 
@@ -137,16 +161,23 @@ class _Parts:
             self.stop = gr.Button(
                 strings.STOP, variant="stop", visible=False, elem_id="stop", **small
             )
-        with gr.Accordion(strings.ATTENTION, open=False, elem_id="attention"):
-            self.inspection = gr.HTML(hint(strings.ATTENTION_EMPTY), elem_id="inspection")
+        self.inspection = _drawn_by("inspection.js", None, elem_id="inspection")
         self.outputs = [self.transcript, self.inspection, self.box, self.send, self.stop]
 
-    def connect(self, bots: Mapping[str, Bot], settings: list[Any]) -> None:
+    def connect(self, bots: Mapping[str, Bot], settings: list[Any], rate: Rate | None) -> None:
         """Tell each button what to do."""
 
         def reply(
-            event: gr.EventData, text: str, shown: Any, model: str, *choice: Any
+            event: gr.EventData,
+            request: gr.Request,
+            text: str,
+            shown: Any,
+            model: str,
+            *choice: Any,
         ) -> Iterator[list[Update]]:
+            if not _allowed(rate, request):
+                yield _show(View(status=strings.TOO_MANY.format(rate and rate.most)), shown)
+                return
             # Gradio makes parts anew when it updates them: compared by name
             by_button = event.target.elem_id == self.transcript.elem_id
             asked = event._data if by_button else {"act": "send", "text": text}
@@ -164,13 +195,13 @@ class _Parts:
         )
         replies.then(_settle, self.transcript, self.outputs, **PRIVATE)
         self.stop.click(None, cancels=replies)
-        nothing = json.dumps(hint(strings.ATTENTION_EMPTY))
-        self.transcript.clear(None, None, self.inspection, js=f"() => {nothing}", **PRIVATE)
+        self.stop.click(None, None, None, js=RELOAD_IF_RESTARTED, **PRIVATE)
 
 
 def _drawn_by(script: str, value: Any, **options: Any) -> gr.HTML:
     """A part that a script of ours draws, with all our texts at hand."""
     words = {name: text for name, text in vars(strings).items() if name.isupper()}
+    options["server_functions"] = [_mended(f) for f in options.get("server_functions") or []]
     code = [(FOLDER / name).read_text("utf-8") for name in ("elements.js", script)]
     return gr.HTML(
         value,
@@ -179,6 +210,36 @@ def _drawn_by(script: str, value: Any, **options: Any) -> gr.HTML:
         apply_default_css=False,
         words=words,
         **options,
+    )
+
+
+def _mended(function: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+    """A function for the page, to which anything may be sent: what makes no sense is said."""
+
+    @wraps(function)
+    def call(given: Any) -> dict[str, Any]:
+        try:
+            return function(given)
+        except ValueError as error:
+            return {"error": str(error)}
+        except (AttributeError, LookupError, TypeError):
+            return {"error": strings.BAD_CALL}
+
+    return call
+
+
+def _lesson(bots: Mapping[str, Bot], translators: Mapping[str, Subject]) -> gr.HTML:
+    """The page "How it works"."""
+    chats = {name: Subject(bot.model, bot.tokenizer, bot.tokenizer) for name, bot in bots.items()}
+    return _drawn_by(
+        "lesson.js",
+        None,
+        elem_id="lesson",
+        css_template=(FOLDER / "lesson.css").read_text("utf-8"),
+        server_functions=[lesson_function({**chats, **translators})],
+        chats=list(chats),
+        translators=list(translators),
+        most=MAX_CHARACTERS,
     )
 
 
@@ -270,6 +331,8 @@ def _answered(
         yield from conversation.retry(bot, messages, chosen)
     elif act == "continue":
         yield from conversation.go_on(bot, messages, chosen)
+    elif act == "branch":
+        yield from conversation.branch(bot, asked.get("index"), text, messages, chosen)
     elif act == "edit":
         yield from conversation.edit(bot, asked.get("index"), text, messages, chosen)
     else:
@@ -290,7 +353,8 @@ def _show(view: View, shown: Any, *, settled: bool = False) -> list[Update]:
     done = not view.running
     return [
         {"messages": messages, "status": view.status, "running": running, "done": done},
-        gr.skip() if view.inspection is None else view.inspection,
+        # as text: Gradio copies all values many times, number by number
+        gr.skip() if view.inspection is None else {"json": json.dumps(view.inspection)},
         gr.skip() if view.box is None else view.box,
         gr.update(visible=not running),
         gr.update(visible=running),
@@ -310,7 +374,12 @@ def _settle(shown: Any) -> Update:
     return _show(view, shown, settled=True)
 
 
-def _program(bots: Mapping[str, Bot]) -> Any:
+def _allowed(rate: Rate | None, request: gr.Request | None) -> bool:
+    """Whether a client may send one more message."""
+    return rate is None or request is None or rate.allows(client_of(request.request.scope))
+
+
+def _program(bots: Mapping[str, Bot], rate: Rate | None) -> Any:
     """What `gradio_client` calls as `/chat`."""
 
     def chat(
@@ -318,6 +387,7 @@ def _program(bots: Mapping[str, Bot]) -> Any:
         history: list[dict[str, Any]] | None = None,
         preset: str | None = None,
         model: str | None = None,
+        request: gr.Request | None = None,
     ) -> Iterator[str]:
         """Answer a message.
 
@@ -325,6 +395,8 @@ def _program(bots: Mapping[str, Bot]) -> Any:
         replies, the reply at once.
         """
         try:
+            if not _allowed(rate, request):
+                raise ValueError(strings.TOO_MANY.format(rate and rate.most))
             if model is not None and model not in bots:
                 raise ValueError(strings.UNKNOWN_MODEL.format(model, ", ".join(bots)))
             bot = bots[model or next(iter(bots))]

@@ -27,7 +27,6 @@ const fill = (text) => {
 const change = (messages, text, said = "") => {
   for (const index in marks) if (index >= messages.length) delete marks[index];
   set(messages, said);
-  trigger("clear");
   fill(text);
   save();
 };
@@ -121,9 +120,107 @@ const actions = (message, index, last) => {
   }
   return bar;
 };
+// Looking inside. The words of a reply are parts of its text; what they looked at is lit in the
+// messages before it. A word is passed by pointer or arrow keys, and kept by a click or Enter.
+const SHOWN_FROM = 0.005;
+const looks = []; // of this visit, each with the messages up to its reply
+let arrived = null; // a look that came before its reply
+let passing = null, kept = null; // { look, word }
+const lookOf = (index) => looks.findLast((look) => look.index === index && look.messages.every(({ content }, i) => content === now().messages[i]?.content));
+const settle = () => {
+  const { messages } = now();
+  if (!arrived || messages[arrived.index]?.content !== arrived.text) return;
+  looks.push({ ...arrived, messages: messages.slice(0, arrived.index + 1) });
+  if (looks.length > 50) looks.shift();
+  arrived = null;
+};
+const litParts = ({ look, word }, index) => {
+  const parts = [];
+  for (const [at, [, place]] of look.source.entries()) {
+    const weight = look.weights[word][at], inside = isInside(look, word, at), part = parts.at(-1);
+    if (place?.[0] !== index) continue;
+    if (part && part.from === place[1]) part.weight += weight; // bytes of one letter
+    else if (weight >= SHOWN_FROM || inside) parts.push({ from: place[1], to: place[2], weight, inside, centre: Math.round(look.centres?.[word]) === at });
+  }
+  return parts.map(({ from, to, weight, inside, centre }) => [from, to, { tag: "mark", style: `--weight:${Math.min(weight, 1)}`, title: percent(weight), class: (inside ? "inside " : "") + (centre ? "centre" : "") }]);
+};
+const wordParts = (index) => (lookOf(index)?.words ?? []).flatMap(([, spot], word) => (spot ? [[...spot, { tag: "span", class: "word", "data-word": word }]] : []));
+// A text as nodes, some of its letters in elements of their own.
+const nodesOf = (text, parts) => {
+  const letters = parts.length ? [...text] : [], nodes = [];
+  let done = 0;
+  for (const [from, to, { tag, ...attributes }] of parts) {
+    if (from < done) continue;
+    nodes.push(letters.slice(done, from).join(""), make(tag, attributes, letters.slice(from, to).join("")));
+    done = to;
+  }
+  return [...nodes, parts.length ? letters.slice(done).join("") : text];
+};
+const light = () => {
+  const seen = passing ?? kept;
+  for (const [index, { content }] of now().messages.entries()) {
+    const line = log.children[index], node = line?.querySelector(".said");
+    line?.classList.toggle("unread", !!seen && index < seen.look.first);
+    if (!node) continue; // it is being edited, or is about to be drawn
+    const lit = seen?.look.weights && index < seen.look.index ? litParts(seen, index) : [];
+    if (lit.length || node.querySelector("mark")) node.replaceChildren(...nodesOf(content, lit.length ? lit : wordParts(index)));
+    for (const word of node.querySelectorAll(".word")) word.classList.toggle("on", seen?.look.index === index && Number(word.dataset.word) === seen.word);
+  }
+};
+const pass = (next) => {
+  if (next?.look === passing?.look && next?.word === passing?.word) return;
+  passing = next;
+  light();
+};
+const keep = (next) => {
+  log.querySelector(".inside-word")?.remove();
+  kept = next;
+  if (next) {
+    const shown = insideWord(next);
+    log.children[next.look.index].querySelector(".said")?.after(shown);
+    shown.scrollIntoView({ block: "nearest" });
+    tell("chosen", { look: next.look });
+  }
+  light();
+};
+const factsOf = ({ look, word }) => [fillIn(words.PROBABILITY, quoted(look.words[word][0]), percent(look.probabilities[word])),
+  ...(look.weights ? [fillIn(words.LOOKED_AT, lookedAt(look, word).slice(0, 3).map(([weight, token]) => `${quoted(token)} ${percent(weight)}`).join(", ")), fillIn(words.ENTROPY, look.entropy[word].toFixed(2))] : []),
+  ...(look.centres ? [fillIn(words.CENTRE, quoted(look.source[Math.min(Math.round(look.centres[word]), look.source.length - 1)][0]))] : [])].join(" · ");
+const insideWord = (at) => {
+  const { look, word } = at, begin = [...look.text].slice(0, look.words[word][2]).join("");
+  const others = look.alternatives[word].map(([token, probability, added]) => make("li", {},
+    textButton(visible(token), () => ask("branch", { index: look.index, text: (begin + added).trimStart() }), "", { disabled: added === null }), percent(probability)));
+  const close = () => (keep(null), (log.children[look.index].querySelector(".said") ?? log).focus());
+  return make("div", { class: "inside-word" }, make("p", { class: "hint" }, factsOf(at)), iconButton("close", words.CLOSE, close),
+    make("p", { class: "hint" }, words.INSTEAD_OF), make("ul", {}, ...others));
+};
+const wordKeys = (look) => (event) => {
+  const at = passing?.look === look ? passing.word : -1, last = look.words.length - 1;
+  const to = { ArrowRight: Math.min(at + 1, last), ArrowLeft: Math.max(at - 1, 0), Home: 0, End: last }[event.key];
+  if (to !== undefined) pass({ look, word: to }), say(factsOf(passing));
+  else if (event.key === "Enter" && at >= 0) keep(passing);
+  else return;
+  event.preventDefault();
+};
+const inspectable = (look) => look?.words && { tabindex: "0", role: "group", "aria-label": words.WORDS, onkeydown: wordKeys(look),
+  onfocus: ({ target }) => target.matches(":focus-visible") && pass({ look, word: 0 }), onblur: () => passing && (pass(null), say(now().status)) };
+const wordAt = ({ target }) => {
+  const word = target.closest(".word"), look = word && lookOf([...log.children].indexOf(word.closest(".message")));
+  return look ? { look, word: Number(word.dataset.word) } : null;
+};
+log.addEventListener("pointerover", (event) => pass(wordAt(event)));
+log.addEventListener("pointerleave", () => pass(null));
+log.addEventListener("click", (event) => wordAt(event) && keep(wordAt(event)));
+hear("look", (look) => {
+  arrived = look;
+  draw();
+});
+hear("pass", pass);
+hear("keep", keep);
+
 const row = (message, index, all) => {
   const name = message.role === "user" ? "user" : "bot";
-  const text = make("div", { class: "said", "data-testid": name, dir: "auto" }, message.content);
+  const text = make("div", { class: "said", "data-testid": name, dir: "auto", ...inspectable(lookOf(index)) }, ...nodesOf(message.content, wordParts(index)));
   const mark = marks[index] === "corrected" ? [make("span", { class: "hint" }, words.CORRECTED)] : [];
   const speaker = make("span", { class: "unseen" }, name === "user" ? words.YOU : words.TITLE);
   const bar = now().running ? [] : [actions(message, index, index === all.length - 1)];
@@ -137,7 +234,7 @@ const focused = () => {
   const from = document.activeElement;
   if (!log.contains(from) || from === log) return () => {};
   const index = [...log.children].findIndex((child) => child.contains(from)), label = from.ariaLabel;
-  return () => ([...(log.children[index]?.querySelectorAll("button") ?? [])].find((b) => b.ariaLabel === label && !b.disabled) ?? log).focus();
+  return () => ([...(log.children[index]?.querySelectorAll("button, .said") ?? [])].find((b) => b.ariaLabel === label && !b.disabled) ?? log).focus();
 };
 
 const draw = () => {
@@ -149,6 +246,8 @@ const draw = () => {
   if (running && shown.running && shown.count === messages.length) log.lastChild.querySelector(".said").textContent = last.content;
   else {
     const refocus = focused();
+    settle();
+    passing = kept = null;
     log.replaceChildren(...(messages.length ? messages.map(row) : [welcome()]));
     refocus();
     if (running && last?.role === "user") log.append(make("div", { class: "waiting", "aria-hidden": "true" }, words.THINKING));
@@ -156,6 +255,7 @@ const draw = () => {
   if (atEnd || shown.count !== messages.length) log.scrollTop = log.scrollHeight;
   shown = { count: messages.length, running: running && last?.role === "assistant" };
   say(text);
+  if (!running) tell("chosen", { look: lookOf(messages.length - 1), empty: !messages.length });
 };
 
 let saved = -1; // messages of the conversation as it was saved last
@@ -170,12 +270,11 @@ watch("value", () => {
 hear("open", (opened) => {
   marks = opened.marks;
   set(opened.messages);
-  trigger("clear");
 });
 hear("consent", (given) => (consent = given));
 document.addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]")) return;
-  if (event.key === "Escape" && now().running) document.querySelector("#stop").click();
+  if (event.key === "Escape") now().running ? document.querySelector("#stop").click() : kept && keep(null);
   if (event.key === "ArrowUp" && event.target === box() && !box().value && !now().running && lastOf("user") >= 0) {
     event.preventDefault();
     edit(lastOf("user"));

@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Se
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -24,11 +23,13 @@ from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
 from chatbot.presets import DEFAULT_GENERATION_PRESET, GenerationPreset, generation_presets
 from chatbot.safety import check_message, check_reply
 from chatbot.serving.engine import Engine, EngineFullError, Event
+from chatbot.serving.guard import LOOPBACK, Rate, client_of, error_body, guarded_app
 from chatbot.serving.slots import LONGEST_REPLY
 from chatbot.tokenization import encode_context, is_chat
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MAX_MESSAGES, MAX_BODY_BYTES, MAX_STOPS = 200, 1_000_000, 4
+MAX_MESSAGES, MAX_STOPS = 200, 4
+Chatbot = tuple[RnnSeq2SeqForConditionalGeneration, PreTrainedTokenizerFast]
+Way = tuple[Engine, GenerationPreset]  # what an id of /v1/models stands for
 READ = {"messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens"}
 READ |= {"temperature", "top_p", "seed", "stop"}
 UNHEEDED = {"user", "metadata", "store", "safety_identifier", "prompt_cache_key", "service_tier"}
@@ -42,16 +43,14 @@ class ApiError(Exception):
 
     def __init__(self, status: int, message: str, param: str | None = None):
         super().__init__(message)
-        kinds = {401: "authentication_error", 429: "rate_limit_error", 503: "server_error"}
-        kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
-        error = {"message": message, "type": kind, "param": param, "code": None}
-        self.status, self.body = status, {"error": error}
+        self.status, self.body = status, error_body(status, message, param)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that makes sense."""
+    """A request that makes sense, and the model that it is for."""
 
+    engine: Engine
     model: str
     messages: list[dict[str, str]]
     preset: GenerationPreset
@@ -71,51 +70,49 @@ class Answer:
 
 
 def create_app(
-    model: RnnSeq2SeqForConditionalGeneration,
-    tokenizer: PreTrainedTokenizerFast,
+    chatbots: Mapping[str, Chatbot],
     *,
-    name: str = "chatbot",
     api_key: str | None = None,
     hosts: Sequence[str] | None = LOOPBACK,
     safety: bool = True,
+    rate: Rate | None = None,
     slots: int = 64,
     waiting: int = 256,
 ) -> FastAPI:
-    """The routes, with an engine of their own, which ends with the server.
+    """The routes, with an engine for each model, which ends with the server.
 
     Args:
-        name: The model's id; `name:preset` chooses how replies are made.
+        chatbots: Models and their tokenizers by name; `name:preset` chooses how replies are made.
         api_key: What a client must show. None: nothing.
         hosts: Names under which the server may be called, and its pages may call it. None: any.
         safety: Whether messages and replies are checked (`chatbot.safety`).
+        rate: How many messages a client may send. None: any number.
         slots, waiting: As of `Engine`.
 
     Raises:
         ValueError: A model of parallel text, or neither key nor hosts.
     """
-    if not is_chat(tokenizer):
+    if not all(is_chat(tokenizer) for _, tokenizer in chatbots.values()):
         raise ValueError("a model of parallel text does not chat; allowed: a model of dialogues")
     if hosts is None and not api_key:
         raise ValueError("api_key=None is not possible with hosts=None; allowed: a key.")
-    engine = Engine(model, tokenizer, slots, waiting)
+    engines = {name: Engine(*chatbot, slots, waiting) for name, chatbot in chatbots.items()}
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        engine.close()
+        for engine in engines.values():
+            engine.close()
 
-    async def guard(request: Request) -> None:
-        _check_origin(request, hosts)
+    async def check_key(request: Request) -> None:
         given = request.headers.get("authorization", "").encode()
         if api_key and not secrets.compare_digest(given, f"Bearer {api_key}".encode()):
             raise ApiError(401, "The API key is missing or wrong: Authorization: Bearer KEY.")
 
-    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.engine = engine
-    routes = APIRouter(prefix="/v1", dependencies=[Depends(guard)])
-    ways = {name: generation_presets()[DEFAULT_GENERATION_PRESET]}
-    ways |= {f"{name}:{preset}": way for preset, way in generation_presets().items()}
-    models = [{"id": way, "object": "model", "created": 0, "owned_by": name} for way in ways]
+    app = guarded_app(hosts, lifespan=lifespan)
+    app.state.engines = engines
+    routes = APIRouter(prefix="/v1", dependencies=[Depends(check_key)])
+    ways = _ways(engines)
 
     @app.exception_handler(ApiError)
     async def refuse(request: Request, error: ApiError) -> JSONResponse:
@@ -123,17 +120,20 @@ def create_app(
 
     @routes.get("/models")
     async def list_models() -> dict[str, Any]:
-        return {"object": "list", "data": models}
+        return {"object": "list", "data": [_entry(name) for name in ways]}
 
-    @routes.get("/models/{model_id}")
+    @routes.get("/models/{model_id:path}")
     async def show_model(model_id: str) -> dict[str, Any]:
-        return next(entry for entry in models if entry["id"] == _known(model_id, ways))
+        return _entry(_known(model_id, ways))
 
     @routes.post("/chat/completions", response_model=None)
     async def complete(request: Request) -> JSONResponse | StreamingResponse:
         asked = _read(await _body(request), ways)
-        context = encode_context(tokenizer, asked.messages, model.config.max_source_positions)
-        answers = _answers(engine, asked, context, safety)
+        if rate is not None and not rate.allows(client_of(request.scope)):
+            raise ApiError(429, f"More than {rate.most} messages in a minute. Please wait.")
+        width = asked.engine.model.config.max_source_positions
+        context = encode_context(asked.engine.tokenizer, asked.messages, width)
+        answers = _answers(asked, context, safety)
         answer = await anext(answers)  # what cannot be answered is said before a stream begins
         if asked.stream:
             return StreamingResponse(_sse(answer, answers, asked, len(context)), media_type=SSE)
@@ -142,10 +142,8 @@ def create_app(
         await answers.aclose()
         message = {"role": "assistant", "content": answer.text, "refusal": None}
         choice = {"index": 0, "message": message, "finish_reason": answer.finish, "logprobs": None}
-        usage = _usage(len(context), answer)
-        return JSONResponse(
-            {**_head(asked, "chat.completion"), "choices": [choice], "usage": usage}
-        )
+        body = {"choices": [choice], "usage": _usage(len(context), answer)}
+        return JSONResponse(_head(asked, "chat.completion") | body)
 
     @routes.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     async def unknown(path: str) -> None:
@@ -158,24 +156,24 @@ def create_app(
 SSE = "text/event-stream"
 
 
-def _check_origin(request: Request, hosts: Sequence[str] | None) -> None:
-    """Another page in the user's browser must not reach a server on the same computer."""
-    for header in ("host", "origin") if hosts is not None else ():
-        given = request.headers.get(header)
-        address = given if header == "origin" else f"//{given}"
-        if given is not None and urlsplit(address or "").hostname not in (hosts or ()):
-            raise ApiError(403, f"{header.title()} {given!r} is not allowed here.")
+def _ways(engines: Mapping[str, Engine]) -> dict[str, Way]:
+    """Each model as it answers by default, and with each preset."""
+    presets = generation_presets()
+    ways = {}
+    for name, engine in engines.items():
+        ways[name] = engine, presets[DEFAULT_GENERATION_PRESET]
+        ways |= {f"{name}:{preset}": (engine, values) for preset, values in presets.items()}
+    return ways
+
+
+def _entry(model: str) -> dict[str, Any]:
+    return {"id": model, "object": "model", "created": 0, "owned_by": "chatbot"}
 
 
 async def _body(request: Request) -> Mapping[str, Any]:
-    """The request's JSON, of bounded size."""
-    received = bytearray()
-    async for chunk in request.stream():
-        received += chunk
-        if len(received) > MAX_BODY_BYTES:
-            raise ApiError(413, f"The request is longer than {MAX_BODY_BYTES:,} bytes.")
+    """The request's JSON."""
     try:
-        body = json.loads(received)
+        body = json.loads(await request.body())
     except (ValueError, RecursionError):
         raise ApiError(400, "The request is not JSON.") from None
     if not isinstance(body, dict):
@@ -183,7 +181,7 @@ async def _body(request: Request) -> Mapping[str, Any]:
     return {key: value for key, value in body.items() if value is not None}
 
 
-def _read(body: Mapping[str, Any], ways: Mapping[str, GenerationPreset]) -> Asked:
+def _read(body: Mapping[str, Any], ways: Mapping[str, Way]) -> Asked:
     """Check all that was sent. Raises ApiError."""
     for key, value in body.items():
         if key not in READ | UNHEEDED and (key not in NEUTRAL or value != NEUTRAL[key]):
@@ -192,23 +190,17 @@ def _read(body: Mapping[str, Any], ways: Mapping[str, GenerationPreset]) -> Aske
     options = _typed(body, "stream_options", dict, {})
     stops = body.get("stop", [])
     stops = [stops] if isinstance(stops, str) else stops
-    if not (isinstance(stops, list) and all(isinstance(s, str) and s for s in stops)):
-        raise ApiError(400, "stop must be a text, or a list of texts.", "stop")
-    if len(stops) > MAX_STOPS or any(len(stop) > 100 for stop in stops):
-        raise ApiError(400, f"stop: at most {MAX_STOPS} texts of 100 characters.", "stop")
+    texts = isinstance(stops, list) and all(isinstance(s, str) and 0 < len(s) <= 100 for s in stops)
+    if not texts or len(stops) > MAX_STOPS:
+        raise ApiError(400, f"stop: at most {MAX_STOPS} texts of 1 to 100 characters.", "stop")
     seed = _typed(body, "seed", int, None)
     if seed is not None and not -(2**63) <= seed < 2**63:
         raise ApiError(400, "seed must be a whole number of 64 bits.", "seed")
     model = _known(_typed(body, "model", str, ""), ways)
-    return Asked(
-        model=model,
-        messages=_messages(body.get("messages")),
-        preset=_preset(body, ways[model]),
-        seed=seed,
-        stops=stops,
-        stream=_typed(body, "stream", bool, False),
-        usage=_typed(options, "include_usage", bool, False),
-    )
+    engine, preset = ways[model]
+    messages, preset = _messages(body.get("messages")), _preset(body, preset)
+    stream = _typed(body, "stream", bool, False), _typed(options, "include_usage", bool, False)
+    return Asked(engine, model, messages, preset, seed, stops, *stream)
 
 
 def _typed(body: Mapping[str, Any], key: str, kind: Any, default: Any) -> Any:
@@ -278,21 +270,20 @@ def _text(content: object, where: str) -> str:
     return "".join(texts)
 
 
-async def _answers(
-    engine: Engine, asked: Asked, context: list[int], safety: bool
-) -> AsyncGenerator[Answer, None]:
+async def _answers(asked: Asked, context: list[int], safety: bool) -> AsyncGenerator[Answer, None]:
     """The reply as it grows. Leaving early stops the model. Raises ApiError."""
     kind = check_message(asked.messages[-1]["content"]) if safety else None
     if kind is not None:
         yield Answer(kind, [], "content_filter")
         return
+    tokenizer = asked.engine.tokenizer
     loop, events = asyncio.get_running_loop(), asyncio.Queue[Event]()
 
     def deliver(event: Event) -> None:
         loop.call_soon_threadsafe(events.put_nowait, event)
 
     try:
-        handle = engine.submit(context, asked.preset, asked.seed, deliver)
+        handle = asked.engine.submit(context, asked.preset, asked.seed, deliver)
     except EngineFullError as error:
         raise ApiError(429, str(error)) from None
     except RuntimeError as error:
@@ -304,11 +295,11 @@ async def _answers(
             if isinstance(event, Exception):
                 raise ApiError(503, "The reply failed. Try again.")
             if event is None:
-                ended = answer.tokens[-1:] == [engine.tokenizer.eos_token_id]
+                ended = answer.tokens[-1:] == [tokenizer.eos_token_id]
                 answer.finish = "stop" if ended else "length"
             else:
                 answer.tokens.append(event)
-            _grow(answer, reply_text(engine.tokenizer, answer.tokens), asked.stops, safety)
+            _grow(answer, reply_text(tokenizer, answer.tokens), asked.stops, safety)
             yield answer
     finally:
         handle.stop()
@@ -361,13 +352,8 @@ def _event(value: object) -> str:
 
 
 def _head(asked: Asked, kind: str) -> dict[str, Any]:
-    number = secrets.token_hex(12)
-    return {
-        "id": f"chatcmpl-{number}",
-        "object": kind,
-        "created": int(time.time()),
-        "model": asked.model,
-    }
+    head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "object": kind}
+    return head | {"created": int(time.time()), "model": asked.model}
 
 
 def _usage(read: int, answer: Answer) -> dict[str, int]:

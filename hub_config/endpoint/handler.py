@@ -19,5 +19,7 @@ class EndpointHandler:
     def __call__(self, data: dict[str, Any]) -> list[dict[str, str]]:
         inputs, parameters = data["inputs"], data.get("parameters") or {}
         messages = [{"role": "user", "content": inputs}] if isinstance(inputs, str) else inputs
+        if not messages or messages[-1].get("role") != "user":
+            raise ValueError(f"inputs={inputs!r}: allowed: a text, or messages up to a user's")
         session = ChatSession(self.model, self.tokenizer, messages=messages[:-1], **parameters)
         return [{"generated_text": session.reply(messages[-1]["content"]).text}]

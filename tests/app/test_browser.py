@@ -1,29 +1,44 @@
-"""The real page in a real Chromium: what a person does, and what is seen.
-
-`CHATBOT_SCREENSHOTS=folder` keeps pictures of the page.
-"""
+"""The real page in a real Chromium: what a person does, and what is seen."""
 
 import gc
 import json
-import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FunctionType, ModuleType
-from typing import Any
 
 import gradio as gr
 import pytest
+from browser_helpers import (
+    HOST,
+    PATIENCE,
+    PHONE,
+    Pace,
+    Visit,
+    bots,
+    box,
+    bring,
+    button,
+    finished,
+    fits,
+    free_port,
+    picture,
+    ready,
+    rows,
+    say,
+    status,
+    text_of,
+    texts_within,
+    users,
+    wait_until,
+)
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from playwright.sync_api import Browser, BrowserContext, Dialog, Locator, Page, expect
-from playwright.sync_api import sync_playwright as playwright
+from playwright.sync_api import expect
 
 from chatbot.app import strings
 from chatbot.app.conversation import Bot
@@ -33,158 +48,6 @@ from chatbot.checkpoints import save_chatbot
 from chatbot.presets import DEFAULT_GENERATION_PRESET
 
 pytestmark = pytest.mark.browser
-
-HOST = "127.0.0.1"
-DESKTOP = {"width": 1100, "height": 860}
-PHONE = {"width": 390, "height": 844}
-# Seconds that one step may take: nothing waits longer than it must, but a machine may be busy
-PATIENCE = float(os.environ.get("CHATBOT_TEST_PATIENCE", "60"))
-STEP_SECONDS = 0.4  # of a slow model: there is time to stop a reply of 48 tokens
-Visit = Callable[..., Page]
-MakeBot = Callable[..., Bot]
-
-
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as server:
-        return int(server.getsockname()[1])
-
-
-class Pace:
-    """Makes a model slow while `slow()` lasts, and counts its steps."""
-
-    def __init__(self, bot: Bot) -> None:
-        self.steps = 0
-        self._slow = False
-        bot.model.model.decoder.register_forward_pre_hook(self._wait)
-
-    def _wait(self, *_: object) -> None:
-        self.steps += 1
-        if self._slow:
-            threading.Event().wait(STEP_SECONDS)
-
-    @contextmanager
-    def slow(self) -> Iterator[None]:
-        self._slow = True
-        try:
-            yield
-        finally:
-            self._slow = False
-
-
-@pytest.fixture(scope="module")
-def pace(bot: Bot) -> Pace:
-    return Pace(bot)
-
-
-@pytest.fixture(scope="module")
-def feedback(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("feedback") / "feedback.jsonl"
-
-
-@pytest.fixture(scope="module")
-def served(bot: Bot, make_bot: MakeBot, pace: Pace, feedback: Path) -> gr.Blocks:
-    bots = {"Looks": bot, "Does not": make_bot(attention="none")}
-    return build_page(bots, secret="of this test", feedback=feedback)
-
-
-@pytest.fixture(scope="module")
-def address(served: gr.Blocks) -> Iterator[str]:
-    yield start(served, HOST, free_port())
-    served.close(verbose=False)
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(browser: Browser, address: str) -> Iterator[Visit]:
-    """Opens the page in a tab of its own; afterwards all tabs have been quiet and local."""
-    contexts: list[BrowserContext] = []
-    trouble: list[str] = []
-
-    def refuse(dialog: Dialog) -> None:
-        trouble.append(f"dialog: {dialog.message}")
-        dialog.dismiss()
-
-    def look(url: str) -> None:
-        if not url.startswith(("data:", "blob:")) and f"//{HOST}:" not in url:
-            trouble.append(f"request to another host: {url}")
-
-    def open_tab(url: str = address, **options: Any) -> Page:
-        context = browser.new_context(**{"viewport": DESKTOP, **options})
-        contexts.append(context)
-        tab = context.new_page()
-        tab.set_default_timeout(1_000 * PATIENCE)
-        watch(tab)
-        tab.goto(url)
-        ready(tab)
-        return tab
-
-    def watch(tab: Page) -> None:
-        tab.on("dialog", refuse)
-        tab.on("request", lambda request: look(request.url))
-        tab.on("websocket", lambda websocket: look(websocket.url))
-        tab.on("pageerror", lambda error: trouble.append(f"error: {error}"))
-
-    expect.set_options(timeout=1_000 * PATIENCE)
-    yield open_tab
-    for context in contexts:
-        context.close()
-    assert trouble == []
-
-
-def ready(tab: Page) -> None:
-    """Waits until the page has been drawn, with what is stored."""
-    expect(box(tab)).to_be_visible()
-    expect(tab.locator("#history .log > *").first).to_be_visible()
-
-
-def box(tab: Page) -> Locator:
-    return tab.get_by_label(strings.MESSAGE, exact=True)
-
-
-def button(tab: Page, name: str) -> Locator:
-    return tab.get_by_role("button", name=name, exact=True)
-
-
-def users(tab: Page) -> Locator:
-    return tab.get_by_test_id("user")
-
-
-def bots(tab: Page) -> Locator:
-    return tab.get_by_test_id("bot")
-
-
-def status(tab: Page) -> Locator:
-    return tab.get_by_role("status").and_(tab.locator("#status p"))
-
-
-def say(tab: Page, text: str) -> None:
-    box(tab).fill(text)
-    box(tab).press("Enter")
-
-
-def finished(tab: Page, replies: int) -> None:
-    """Waits until this many replies are whole."""
-    expect(bots(tab)).to_have_count(replies)
-    expect(status(tab)).to_contain_text("tokens")  # first: then the page settles, with buttons
-    expect(tab.get_by_role("log")).to_have_attribute("aria-busy", "false")
-    expect(button(tab, strings.STOP)).to_be_hidden()
-
-
-def text_of(locator: Locator) -> str:
-    return locator.inner_text().strip()
-
-
-def picture(tab: Page, name: str) -> None:
-    if folder := os.environ.get("CHATBOT_SCREENSHOTS"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        tab.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 
 
 def test_a_message_is_answered_word_by_word(visit: Visit, pace: Pace) -> None:
@@ -294,11 +157,7 @@ def test_presets_ones_own_and_models(visit: Visit) -> None:
     say(tab, "and you?")
     finished(tab, 2)
     expect(bots(tab).first).to_have_text(drawn)
-    expect(tab.locator("#inspection")).to_have_text(strings.ATTENTION_NONE)
-
-
-def rows(tab: Page) -> Locator:
-    return tab.locator("#library li .title")
+    expect(tab.locator("#inspection")).to_contain_text(strings.ATTENTION_NONE)
 
 
 def test_conversations_are_kept_renamed_and_deleted(visit: Visit) -> None:
@@ -408,11 +267,6 @@ def test_edit_continue_copy(visit: Visit) -> None:
     assert tab.evaluate("navigator.clipboard.readText()") == "a & b < c\nnew"
 
 
-def bring(tab: Page, name: str, text: str) -> None:
-    file: Any = {"name": name, "mimeType": "text/plain", "buffer": text.encode()}
-    tab.locator("#library input[type=file]").set_input_files(file)
-
-
 def test_export_and_import(visit: Visit) -> None:
     tab = visit()
     say(tab, "a & b < c\n# *d*")
@@ -513,25 +367,6 @@ def test_a_redrawn_button_keeps_the_focus(visit: Visit, pace: Pace) -> None:
     expect(button(tab, strings.COPY).first).to_be_focused()
 
 
-def texts_within(*roots: object) -> Iterator[str]:
-    """All texts that these hold, however deep; what a module or a class holds is not theirs."""
-    seen: set[int] = set()
-    waiting: list[object] = list(roots)
-    while waiting:
-        found = waiting.pop()
-        if id(found) in seen or isinstance(found, ModuleType | type | Path):
-            continue
-        seen.add(id(found))
-        if isinstance(found, str):
-            yield found
-        elif isinstance(found, bytes):
-            yield found.decode("utf-8", "replace")
-        elif isinstance(found, FunctionType):
-            waiting += [found.__closure__, found.__defaults__, found.__dict__]
-        else:
-            waiting += gc.get_referents(found)
-
-
 def test_the_server_keeps_no_text(visit: Visit, served: gr.Blocks, pace: Pace) -> None:
     def kept(word: str) -> bool:
         gc.collect()
@@ -558,14 +393,6 @@ def test_the_server_keeps_no_text(visit: Visit, served: gr.Blocks, pace: Pace) -
                 thread.join(timeout=PATIENCE)
                 assert not thread.is_alive()
     wait_until(lambda: not kept("volcano"))
-
-
-def wait_until(come: Callable[[], bool]) -> None:
-    for _ in range(int(PATIENCE * 10)):
-        if come():
-            return
-        threading.Event().wait(0.1)
-    pytest.fail("it did not come")
 
 
 NASTY = (
@@ -637,13 +464,6 @@ def test_a_phone_shows_everything_in_its_width(visit: Visit) -> None:
     picture(tab, "phone-side")
     rows(tab).click()
     expect(tab.get_by_label("lively")).to_be_hidden()
-
-
-def fits(locator: Locator) -> None:
-    found = locator.bounding_box()
-    assert found is not None
-    assert found["x"] >= 0
-    assert found["x"] + found["width"] <= PHONE["width"]
 
 
 def test_programs_talk_through_the_same_server(address: str) -> None:

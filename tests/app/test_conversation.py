@@ -62,7 +62,7 @@ def test_a_reply_streams(bot: Bot) -> None:
     assert len(views) > 3
     assert len(said(views[-1])) == 2
     assert "tokens" in views[-1].status
-    assert "<table>" in (views[-1].inspection or "")
+    assert (views[-1].inspection or {})["text"] == said(views[-1])[1]
     assert not views[-1].running
 
 
@@ -95,8 +95,7 @@ def test_a_long_message_is_cut_with_a_note(bot: Bot) -> None:
 def test_beams_come_at_once_with_all_candidates(bot: Bot) -> None:
     first, last = conversation.send(bot, "hello", [], BEAMS)
     assert first.running
-    _, candidates = (last.inspection or "").split('class="candidates"')
-    assert candidates.count("<tr><td>") == 3
+    assert len((last.inspection or {})["candidates"]) == 3
 
 
 @pytest.mark.parametrize("choice", [PRESET, BEAMS])
@@ -105,7 +104,7 @@ def test_an_unsure_reply_is_shown_as_the_fallback_alone(bot: Bot, choice: Choice
     *early, last = conversation.send(unsure, "hello", [], choice)
     assert said(last) == ["hello", "Ask <my> boss."]
     assert {text for view in early for text in said(view)[1:]} <= {"Ask <my> boss."}
-    assert "<table>" in (last.inspection or "")  # what it would have said can be looked into
+    assert (last.inspection or {})["instead"]  # what it would have said can be looked into
     assert list(conversation.answer(unsure, "hi", None, None)) == ["Ask <my> boss."] * 2
 
 
@@ -167,6 +166,32 @@ def test_retry_answers_the_last_message_again(bot: Bot) -> None:
 def test_retry_after_a_failure_answers_the_message(bot: Bot) -> None:
     *_, view = conversation.retry(bot, on_page("a"), PRESET)
     assert len(said(view)) == 2
+
+
+def test_another_word_begins_another_reply(bot: Bot) -> None:
+    talk = [*on_page("hi", "no", "and you?", "Fine.", "oh"), {"role": "assistant", "content": "x"}]
+    seeded = Choice(GenerationPreset(temperature=0.9, max_new_tokens=12), seed=3)
+    *_, first = conversation.retry(bot, talk[:4], seeded)
+    look = first.inspection or {}
+    word = next(w for w, (_, spot, _) in enumerate(look["words"]) if spot and w)
+    rivals = [added for _, _, added in look["alternatives"][word] if added]
+    assert len(rivals) > 2
+    for added in rivals:
+        begin = look["text"][: look["words"][word][2]] + added
+        *early, last = conversation.branch(bot, 3, begin, talk, seeded)
+        assert said(last)[:3] == ["hi", "no", "and you?"]
+        assert len(said(last)) == 4  # what came after is dropped
+        assert said(last)[3].lower().startswith(begin.lower())
+        assert len(said(last)[3]) > len(begin)
+        assert said(early[0])[3].lower() == begin.lower()
+
+
+@pytest.mark.parametrize("index", [None, -1, 0, 2, 4, "1", 1.0])
+def test_only_a_reply_can_begin_otherwise(bot: Bot, index: object) -> None:
+    (view,) = conversation.branch(bot, index, "a", on_page("a", "b", "c", "d"), PRESET)
+    assert view == View(status=strings.NOTHING_TO_CONTINUE)
+    (view,) = conversation.branch(bot, 1, "", on_page("a", "b"), PRESET)
+    assert view == View(status=strings.NOTHING_TO_CONTINUE)
 
 
 def test_nothing_to_retry_or_to_go_on_with(bot: Bot) -> None:

@@ -1,5 +1,6 @@
 """Ports, the address, and that a page in preparation asks nobody for anything."""
 
+import copy
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,13 +8,17 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from browser_helpers import MakeBot
 from chat_helpers import Chatbot
 
-from chatbot.app import launch, strings
+from chatbot.app import conversation, launch, strings
 from chatbot.app.conversation import Bot
-from chatbot.app.launch import choose_port
+from chatbot.app.launch import choose_port, load_models
 from chatbot.app.library import browser_secret
 from chatbot.app.page import build_page
+from chatbot.checkpoints import save_chatbot
+from chatbot.cli import main
+from chatbot.safety import check_message
 
 HOST = "127.0.0.1"
 
@@ -101,10 +106,54 @@ def test_ratings_are_off_where_others_can_come_in(
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr("chatbot.app.page.build_page", build)
+    options: Any = {"feedback": given and Path(given), "no_auth": host != HOST}
     with pytest.raises(KeyboardInterrupt):
-        launch.launch_app(tiny_chatbot_folder, host=host, feedback=given and Path(given))
+        launch.launch_app(tiny_chatbot_folder, host=host, **options)
     assert asked["feedback"] == (kept and Path(kept))
     assert asked["secret"] == browser_secret(tmp_path / "chatbot")
+
+
+@pytest.mark.parametrize(
+    ("host", "options", "said"),
+    [
+        ("0.0.0.0", {}, r"host='0.0.0.0' lets other computers in.* --auth .* --no-auth"),
+        ("::", {}, "host='::' lets"),
+        (HOST, {"auth": "anna:x", "no_auth": True}, "exclude each other"),
+        (HOST, {"auth": "anna"}, "USER:PASSWORD"),
+        (HOST, {"auth": "anna:"}, "USER:PASSWORD"),
+        (HOST, {"rate": -1}, "rate=-1 is not possible; allowed: 1 or more"),
+        ("0.0.0.0", {"auth": "@nowhere/at all"}, "No such file"),
+    ],
+)
+def test_who_may_come_in_is_said_first(host: str, options: dict[str, Any], said: str) -> None:
+    with pytest.raises((OSError, ValueError), match=said) as caught:
+        launch.launch_app(Path("no model"), host=host, **options)
+    assert "anna" not in str(caught.value)  # a password must not reach a log
+
+
+def test_logins_are_read_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "logins").write_text("anna:a:b c\n\n  ben:d \n", "utf-8")
+    found = launch.read_auth(f"@{tmp_path / 'logins'}")
+    assert found == [("anna", "a:b c"), ("ben", "d")]
+
+
+def test_the_command_passes_on_who_may_come_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr("chatbot.app.launch_app", lambda *folders, **options: asked.update(options))
+    monkeypatch.setenv("CHATBOT_API_KEY", "of the environment")
+    assert main(["serve", "--auth", "anna:x", "--rate", "5", "--no-safety"]) == 0
+    assert (asked["auth"], asked["rate"], asked["safety"]) == ("anna:x", 5, False)
+    assert (asked["api_key"], asked["no_auth"]) == ("of the environment", False)
+
+
+def test_safety_can_be_left_off(tiny_chatbot: Chatbot) -> None:
+    message = "i want to die"
+    said = [
+        list(conversation.answer(Bot(*tiny_chatbot, safety=s), message, None, "greedy"))[-1]
+        for s in (True, False)
+    ]
+    assert said[0] == check_message(message)
+    assert said[1] != said[0]
 
 
 def test_no_browser_opens_without_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,3 +161,18 @@ def test_no_browser_opens_without_a_screen(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert not launch._has_screen()
+
+
+def test_a_translator_is_shown_beside_a_chat(bot: Bot, make_bot: MakeBot, tmp_path: Path) -> None:
+    save_chatbot(bot.model, bot.tokenizer, tmp_path / "chat")
+    reading = copy.deepcopy(bot.tokenizer)
+    reading.chat_template = None
+    both = make_bot(attention="dot", share_embeddings=False)
+    save_chatbot(both.model, reading, tmp_path / "it-en", target_tokenizer=bot.tokenizer)
+    folders = {name: tmp_path / name for name in ("it-en", "chat")}
+    bots, translators = load_models(folders, fallback="what?")
+    assert (list(bots), list(translators)) == (["chat"], ["it-en"])
+    assert bots["chat"].fallback == "what?"
+    assert len(translators["it-en"].target_tokenizer) == len(bot.tokenizer)
+    with pytest.raises(ValueError, match="None of these models chats: it-en"):
+        load_models({"it-en": tmp_path / "it-en"})

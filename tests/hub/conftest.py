@@ -4,13 +4,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import venv
+from collections.abc import Iterable, Iterator
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hub_server import HubServer
 from hub_store import User
+from packaging.requirements import Requirement
 
 # Importing torch takes seconds: one process runs one program after the other.
 LOOP = """
@@ -70,10 +73,46 @@ class Client:
         )
 
 
+def fresh_python(folder: Path, requirements: Iterable[str]) -> Path:
+    """The Python of a new environment: these requirements, what they require, and nothing else.
+
+    The packages are links to those of this environment, whose versions must fit: no network.
+    """
+    venv.create(folder, with_pip=False)
+    site = next(folder.glob("lib/python*/site-packages"))
+    todo, seen = list(requirements), set()
+    while todo:
+        need = Requirement(todo.pop())
+        if str(need) in seen:
+            continue
+        seen.add(str(need))
+        found = distribution(need.name)
+        assert need.specifier.contains(found.version, prereleases=True), (need, found.version)
+        for top in {file.parts[0] for file in found.files or []} - {"..", "__pycache__"}:
+            if not (site / top).exists():
+                (site / top).symlink_to(str(found.locate_file(top)))
+        extras = [{"extra": extra} for extra in ("", *need.extras)]
+        for line in found.requires or []:
+            marker = Requirement(line).marker
+            if marker is None or any(map(marker.evaluate, extras)):
+                todo.append(line)
+    return folder / "bin" / "python"
+
+
+def alone(home: Path, **more: object) -> dict[str, str]:
+    """Environment variables of a computer that knows nobody."""
+    kept = {name: os.environ[name] for name in ("PATH", "OMP_NUM_THREADS")}
+    return kept | {"HOME": str(home), **{name: str(value) for name, value in more.items()}}
+
+
 @pytest.fixture(scope="session")
 def hub() -> Iterator[HubServer]:
     with HubServer() as server:
-        server.users = {"hf_ann": User("ann", orgs=("club",)), "hf_bob": User("bob", role="read")}
+        server.users = {
+            "hf_ann": User("ann", orgs=("club",)),
+            "hf_bob": User("bob", role="read"),
+            "hf_oauth_eve": User("eve", role="oauth"),
+        }
         yield server
 
 

@@ -53,6 +53,11 @@ def test_a_card_tells_what_was_measured(tiny_chatbot: Chatbot, evaluation: Path)
         "![Losses while it learned](learning_curve.svg)",
         "| `attention` | general |",
         "| hello! |",
+        "The three worst of the ",
+        "## Limits",
+        "@software{chatbot,",
+        "chatbot chat ann/m",
+        'AutoModelForSeq2SeqLM.from_pretrained("ann/m")',
         "| personality-chat | MIT | unknown | unknown | Microsoft BotBuilder-PersonalityChat |",
         'AutoModelForSeq2SeqLM.from_pretrained("ann/m", trust_remote_code=True)',
     ):

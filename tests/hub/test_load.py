@@ -1,54 +1,70 @@
 """Loading from the Hub: with the package, without it, in the chat; offline, private, damaged."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from hub_server import HubServer
+from hub_store import Repo
 
+from chatbot.chat import ChatSession
 from chatbot.checkpoints import load_chatbot
+from chatbot.hub import DISTRIBUTION
 from chatbot.hub_download import download_model, is_hub_name
 
-from .conftest import Client
+from .conftest import Client, alone, fresh_python
 
 FROZEN = Path(__file__).with_name("frozen")
-WITHOUT = """
+# The lines of the card, with a choice that no draw decides.
+LOAD = """
 import sys
-sys.modules["chatbot"] = None
-import torch
+from importlib.util import find_spec
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-model = AutoModelForSeq2SeqLM.from_pretrained(sys.argv[1], trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)
+name, options = sys.argv[1], {options}
+if not options:
+    import chatbot.modeling
+assert bool(options) == (find_spec("chatbot") is None)
+model = AutoModelForSeq2SeqLM.from_pretrained(name, **options)
+tokenizer = AutoTokenizer.from_pretrained(name, **options)
 tokens = tokenizer("hello", return_tensors="pt")
 print(model.generate(**tokens, do_sample=False, max_new_tokens=5).tolist())
 """
-WITH = """
-import chatbot.modeling
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-model = AutoModelForSeq2SeqLM.from_pretrained("ann/tiny")
-tokens = AutoTokenizer.from_pretrained("ann/tiny")("hello", return_tensors="pt")
-result = model.generate(**tokens, do_sample=False, max_new_tokens=5).tolist()
-"""
+WITH, WITHOUT = LOAD.format(options="{}"), LOAD.format(options="{'trust_remote_code': True}")
 
 
-def test_three_ways_give_one_answer(client: Client, pushed: str, tiny_chatbot_folder: Path) -> None:
+def test_three_ways_in_fresh_environments(
+    hub: HubServer, pushed: str, tiny_chatbot_folder: Path, tmp_path: Path
+) -> None:
+    """Each in an empty folder, with an empty cache, for somebody without a token."""
     model, tokenizer = load_chatbot(tiny_chatbot_folder)
     tokens = tokenizer("hello", return_tensors="pt")
-    expected = model.generate(**tokens, do_sample=False, max_new_tokens=5).tolist()
-    assert client.run(WITH)["result"] == expected
-    stranger = client.fresh("-I", "-c", WITHOUT, pushed)
-    assert json.loads(stranger.stdout or "0") == expected, stranger.stderr
-    replies = [
-        client.chatbot("chat", model, "--seed", 1) for model in (pushed, tiny_chatbot_folder)
-    ]
-    said = [reply["printed"].strip().splitlines()[-1] for reply in replies]
-    assert said[0] == said[1] != ""
-    session = f"""
-from chatbot import ChatSession
-result = ChatSession.from_pretrained({pushed!r}, seed=1).reply("hello").text
-"""
-    assert client.run(session)["result"] == said[0]
+    generated = model.generate(**tokens, do_sample=False, max_new_tokens=5).tolist()
+    said = ChatSession(model, tokenizer, "greedy").reply("hello").text
+    few = fresh_python(tmp_path / "transformers", ["torch", "transformers"])
+    whole = fresh_python(tmp_path / "package", [DISTRIBUTION])
+    programs = {
+        "with the package": ([whole, "-c", WITH, pushed], str(generated)),
+        "without it": ([few, "-c", WITHOUT, pushed], str(generated)),
+        "chat": ([whole, "-m", "chatbot", "chat", pushed, "--preset", "greedy"], said),
+    }
+    started = []
+    for way, (command, expected) in programs.items():
+        (tmp_path / way).mkdir()
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path / way,
+            env=alone(tmp_path / way, HF_ENDPOINT=hub.url, HF_HUB_DISABLE_XET=1),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append((way, process, expected))
+    for way, process, expected in started:
+        printed, errors = process.communicate("hello\n")
+        assert printed.strip().splitlines()[-1:] == [expected], (way, errors)
 
 
 def test_the_cache_serves_offline_and_names_what_is_damaged(client: Client, pushed: str) -> None:
@@ -82,54 +98,64 @@ print(download_model("ann/tiny") == folder)
     assert again == "True"
 
 
-def load(client: Client, name: str, token: str = "hf_ann") -> tuple[str, str]:
-    program = f"""
-from chatbot import load_chatbot
-result = str(load_chatbot({name!r}, token={token!r})[0].config.hidden_size)
-"""
-    answer = client.run(program)
-    return answer["result"] or answer["error"], answer["printed"]
+def chat(client: Client, name: str, token: str = "hf_ann") -> tuple[int, str]:
+    """What `chatbot chat` returns and prints, for whoever has this token."""
+    answer = client.run(f"""
+import os
+from chatbot.cli import main
+os.environ["HF_TOKEN"], before = {token!r}, os.environ["HF_TOKEN"]
+result = main(["chat", {name!r}])
+os.environ["HF_TOKEN"] = before
+""")
+    return answer["result"], answer["printed"]
 
 
 def test_a_damaged_download_is_named_and_fetched_again(
-    hub: HubServer, client: Client, pushed: str, tiny_chatbot_folder: Path
+    hub: HubServer, client: Client, pushed: str
 ) -> None:
-    copy = 'HfApi().create_repo("ann/flaky", exist_ok=True)\nHfApi().upload_folder'
-    sent = f"from huggingface_hub import HfApi\n{copy}(folder_path={str(tiny_chatbot_folder)!r}, "
-    assert not client.run(f'{sent}repo_id="ann/flaky")')["error"]
-    file = "resolve/{}/model.safetensors".format(hub.repos["model", "ann/flaky"].refs["main"])
-    hub.fail(f"GET /ann/flaky/{file}", "corrupt", always=True)
-    result, _ = load(client, "ann/flaky")
-    assert "ann/flaky: model.safetensors in " in result
-    assert result.endswith("is damaged: the Hub's own copy is, too")
+    content = dict(hub.files(pushed))
+    hub.repos["model", "ann/flaky"] = Repo(False)
+    revision = hub.repos["model", "ann/flaky"].commit("main", content)
+    hub.fail(f"GET /ann/flaky/resolve/{revision}/model.safetensors", "corrupt", always=True)
+    status, printed = chat(client, "ann/flaky")
+    assert status == 2
+    assert "chatbot chat: ann/flaky: model.safetensors in " in printed
+    assert printed.strip().endswith("is damaged: the Hub's own copy is, too")
     hub.calm()
-    result, printed = load(client, "ann/flaky")
-    assert result == "16"
-    assert "ann/flaky: model.safetensors was damaged on its way; fetching it again" in printed
+    again = "ann/flaky: model.safetensors was damaged on its way; fetching it again"
+    status, printed = chat(client, "ann/flaky")
+    assert (status, again in printed) == (0, True)
     hub.calm()
-    assert load(client, "ann/flaky") == ("16", "")
+    status, printed = chat(client, "ann/flaky")
+    assert (status, again in printed) == (0, False)
     assert not [one for one in hub.requests if one.startswith("GET /ann/flaky/resolve")]
 
 
 def test_private_models_and_revisions(hub: HubServer, client: Client, pushed: str) -> None:
-    repo = hub.repos["model", pushed]
-    first = repo.refs["main"]
-    repo.refs["v1"] = first
-    assert load(client, f"{pushed}@v1")[0] == "16"
-    assert load(client, f"{pushed}@{first}")[0] == "16"
-    assert "no such model folder" in load(client, f"{pushed}@v2")[0]
-    repo.private = True
-    try:
-        assert load(client, pushed)[0] == "16"
-        result, _ = load(client, pushed, token="hf_bob")
-    finally:
-        repo.private = False
-        del repo.refs["v1"]
-    # what is in the cache stays readable; a stranger's cache is empty
-    assert result == "16"
-    hub.repos["model", "ann/hidden"] = type(repo)(True, repo.commits, repo.refs)
-    assert "nor on the Hub, for you: a private one needs" in load(client, "ann/hidden", "hf_bob")[0]
-    assert load(client, "ann/hidden")[0] == "16"
+    repo = hub.repos["model", "ann/hidden"] = Repo(True)
+    first = repo.commit("v1", dict(hub.files(pushed)))
+    repo.commit("main", {**hub.files(pushed), "config.json": b"{}"})
+    for name in ("ann/hidden@v1", f"ann/hidden@{first}"):
+        assert chat(client, name)[0] == 0
+    status, printed = chat(client, "ann/hidden")
+    assert status == 2
+    assert "holds a model of type None" in printed
+    program = """
+from chatbot import ChatSession, load_chatbot
+from chatbot.cli import main
+where = {"revision": "v1", "token": "hf_ann"}
+load_chatbot("ann/hidden", **where)
+ChatSession.from_pretrained("ann/hidden", **where)
+result = main(["serve", "ann/hidden@v9", "--no-browser"])
+"""
+    answer = client.run(program)
+    assert answer["result"] == 2, answer
+    reason = "the Hub has the model, but not that branch, tag or commit"
+    assert f"ann/hidden@v9: no such model folder; {reason}" in answer["printed"]
+    hub.repos["model", "ann/secret"] = repo  # which is in nobody's cache
+    status, printed = chat(client, "ann/secret@v1", "hf_bob")
+    assert status == 2
+    assert "nor on the Hub, for you: a private one needs `hf auth login` or HF_TOKEN" in printed
 
 
 @pytest.mark.parametrize(

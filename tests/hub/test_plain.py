@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hub_server import HubServer
 
+from chatbot.checkpoints import load_chatbot
 from chatbot.hub_files import hub_config_path
 
 from .conftest import Client
@@ -41,31 +42,41 @@ from chatbot import load_chatbot
 model, tokenizer = load_chatbot({str(tiny_chatbot_folder)!r})
 examples = Dataset.from_list([{{"input_ids": [4, 9, 3, 5], "labels": [9, 3]}}] * 4)
 arguments = Seq2SeqTrainingArguments(
-    {str(tmp_path / "run")!r}, max_steps=1, push_to_hub=True, hub_model_id="ann/trained",
-    report_to="none", use_cpu=True, save_strategy="no", disable_tqdm=True,
+    {str(tmp_path / "run")!r}, max_steps=1, push_to_hub=True, hub_model_id="ann/by-trainer",
+    report_to="none", use_cpu=True, save_strategy="steps", save_steps=1, disable_tqdm=True,
 )
 trainer = Seq2SeqTrainer(
     model, arguments, train_dataset=examples, processing_class=tokenizer,
     data_collator=DataCollatorForSeq2Seq(tokenizer, model),
 )
 trainer.train()
+result = [load_chatbot("ann/by-trainer")[0].lm_head.bias.tolist()]
 trainer.push_to_hub()
-result = load_chatbot("ann/trained")[0].config.hidden_size
+result += [model.lm_head.bias.tolist()]
 """
     answer = client.run(program)
-    assert answer["result"] == 16, answer
-    assert "README.md" in hub.files("ann/trained")
+    by_itself, trained = answer["result"] or answer["error"]
+    before, _ = load_chatbot(tiny_chatbot_folder)
+    assert by_itself == trained != before.lm_head.bias.tolist()
+    assert "README.md" in hub.files("ann/by-trainer")
 
 
-def test_hf_downloads_what_was_pushed(
+def test_hf_downloads_what_was_pushed_and_uploads_what_can_be_loaded(
     hub: HubServer, client: Client, pushed: str, tmp_path: Path
 ) -> None:
-    hf = Path(sys.executable).with_name("hf")
-    command = [str(hf), "download", pushed, "--local-dir", str(tmp_path)]
-    done = subprocess.run(command, env=client.environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    hf = str(Path(sys.executable).with_name("hf"))
+    for command in (
+        ["download", pushed, "--local-dir", str(tmp_path)],
+        ["upload", "ann/by-hf", str(tmp_path), ".", "--exclude", ".cache/**"],
+    ):
+        done = subprocess.run(
+            [hf, *command], env=client.environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
     for name, content in hub.files(pushed).items():
         assert (tmp_path / name).read_bytes() == content
+    assert hub.files("ann/by-hf") == hub.files(pushed)
+    assert client.chatbot("chat", "ann/by-hf")["result"] == 0
 
 
 def test_the_sample_conversations_are_a_data_set(hub: HubServer, client: Client) -> None:
@@ -123,6 +134,15 @@ def test_a_set_needs_a_licence_that_allows_it(
         assert message in answer["printed"]
     shutil.rmtree(tmp_path / "data")
     assert "is no set of conversations" in client.chatbot("push-data", tmp_path, "ann/x")["printed"]
+
+
+def test_a_set_is_pushed_from_python(hub: HubServer, client: Client) -> None:
+    program = f"""
+from pathlib import Path
+from chatbot import push_data
+result = push_data(Path({str(hub_config_path("sample_conversations"))!r}), "ann/python")
+"""
+    assert client.run(program)["result"] == f"{hub.url}/datasets/ann/python"
 
 
 def test_permission_is_seen_before_a_training(client: Client, tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """A push through the real client: permission, what is sent, and every request failing in turn."""
 
+import itertools
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hub_server import HubServer
+from hub_store import Repo
 
 from chatbot.hub import check_licences
 
@@ -48,49 +51,96 @@ def holds(hub: HubServer, repo_id: str, folder: Path, revision: str = "main") ->
     )
 
 
-@pytest.fixture(scope="module")
-def requests(hub: HubServer, client: Client, staged: Path) -> list[str]:
-    """What a push of a new model asks for."""
-    hub.calm()
+FIRST = "ann/first-well-new"
+CARD = b"---\nlicense: gpl\n---\nMy words.\n<!-- chatbot:use -->\nold\n<!-- /chatbot:use -->\n"
+
+
+def begin(hub: HubServer, repo_id: str, how: int | str, update: bool) -> str:
+    """The name of a repository that is not there, or that somebody has edited."""
+    name = f"{repo_id}-{how}-{'update' if update else 'new'}"
+    if update:
+        repo = hub.repos["model", name] = Repo(False)
+        repo.commit("main", {"README.md": CARD, "config.json": b"{}", "mine.txt": b"mine"})
     hub.objects.clear()
-    answer = push(client, staged, "ann/first")
-    assert answer["result"] == f"{hub.url}/ann/first", answer
-    assert holds(hub, "ann/first", staged)
-    asked = list(hub.requests)
-    assert any(one.startswith("PUT /lfs/") for one in asked)
+    return name
+
+
+@pytest.fixture(scope="module")
+def requests(hub: HubServer, client: Client, staged: Path) -> dict[bool, list[str]]:
+    """What a push asks for: False: of a new model; True: to a repository that is there."""
+    asked = {}
+    for update in (False, True):
+        repo_id = begin(hub, "ann/first", "well", update)
+        hub.calm()
+        answer = push(client, staged, repo_id)
+        assert answer["result"] == f"{hub.url}/{repo_id}", answer
+        assert holds(hub, repo_id, staged)
+        asked[update] = list(hub.requests)
+        assert any(one.startswith("PUT /lfs/") for one in asked[update])
+    assert any("/resolve/" in one for one in asked[True])
     return asked
 
 
-@pytest.mark.parametrize("how", [503, "cut", "lost"])
+def own(requests: list[str]) -> list[tuple[int, str]]:
+    """Those that the client does not repeat itself, which takes it a second and more each time."""
+    its_own = re.compile("/lfs/|/preupload/|/resolve/")
+    return [(number, one) for number, one in enumerate(requests) if not its_own.search(one)]
+
+
+@pytest.mark.parametrize(
+    ("how", "update"),
+    [
+        *itertools.product([503, "cut", "hang", "lost"], [False, True]),
+        *itertools.product([408, 429, 500, 502, 504], [False]),
+    ],
+)
 def test_each_request_may_fail_once(
-    hub: HubServer, client: Client, staged: Path, requests: list[str], how: int | str
+    hub: HubServer,
+    client: Client,
+    staged: Path,
+    requests: dict[bool, list[str]],
+    how: int | str,
+    update: bool,
 ) -> None:
-    for number, request in enumerate(requests):
-        repo_id = f"ann/once-{how}-{number}"
-        hub.objects.clear()
+    every = how == 503
+    for number, request in enumerate(requests[update]) if every else own(requests[update]):
+        repo_id = begin(hub, f"ann/once-{number}", how, update)
         hub.fail(number, how)
-        answer = push(client, staged, repo_id)
+        silence = {"silence": 0.3} if how == "hang" else {}
+        answer = push(client, staged, repo_id, **silence)
         assert answer["result"] == f"{hub.url}/{repo_id}", (request, answer)
         assert hub.faults[0].hit, request
         assert holds(hub, repo_id, staged), request
+        assert not update or b"My words." in hub.files(repo_id)["README.md"]
 
 
+@pytest.mark.parametrize("update", [False, True])
+@pytest.mark.parametrize(("how", "words"), [(403, "403"), (507, "507"), ("cut", "disconnected")])
 def test_each_request_may_fail_for_good(
-    hub: HubServer, client: Client, staged: Path, requests: list[str]
+    hub: HubServer,
+    client: Client,
+    staged: Path,
+    requests: dict[bool, list[str]],
+    how: int | str,
+    words: str,
+    update: bool,
 ) -> None:
-    """No claim of success; what is there is whole or empty; the next push completes it."""
-    for number, request in enumerate(requests):
-        repo_id = f"ann/never-{number}"
-        hub.objects.clear()
-        hub.fail(number, 403, always=True)
+    """No claim of success; all is new or as it was; the next push completes it."""
+    asked = requests[update]
+    # what cannot be looked at by its id is looked at as the head of the branch
+    for number, request in own(asked[:-1]) if how == "cut" else enumerate(asked):
+        repo_id = begin(hub, f"ann/never-{number}", how, update)
+        before = hub.files(repo_id) if update else {".gitattributes": b""}
+        hub.fail(number, how, always=True)
         answer = push(client, staged, repo_id)
         assert answer["result"] is None, request
+        assert "Published" not in answer["printed"], request
         assert "Error: " in answer["error"], request
-        assert "403" in answer["error"], (request, answer)
+        assert words in answer["error"], (request, answer)
         assert hub.faults[0].hit, request
         if ("model", repo_id) in hub.repos:
             whole = holds(hub, repo_id, staged)
-            assert whole or set(hub.files(repo_id)) == {".gitattributes"}
+            assert whole or hub.files(repo_id).keys() == before.keys()
             assert whole == ("commit " in answer["error"]), (request, answer)
         hub.calm()
         assert push(client, staged, repo_id)["result"] == f"{hub.url}/{repo_id}"
@@ -103,7 +153,15 @@ def test_a_token_may_lose_its_rights_on_the_way(
     hub.fail("POST /api/models/ann/revoked/commit", "revoke")
     error = push(client, staged, "ann/revoked")["error"]
     assert "nothing was published: the token may not do that: make one that may write" in error
-    assert "ann/revoked is empty, if it was made. The same command completes it." in error
+    assert "ann/revoked is empty, if it was made. Pushing again completes it." in error
+
+
+def test_what_is_no_model_is_named(hub: HubServer, client: Client, staged: Path) -> None:
+    """The model of this name may have been published just before."""
+    hub.fail("POST /api/datasets/ann/named/commit", 403, always=True)
+    error = push(client, staged, "ann/named", kind="dataset")["error"]
+    assert "HubError: dataset ann/named: nothing was published: the token may not" in error
+    assert "; dataset ann/named is empty, if it was made. Pushing again completes it." in error
 
 
 def test_a_server_that_hangs_is_given_up(hub: HubServer, client: Client, staged: Path) -> None:
@@ -182,8 +240,8 @@ def test_branches_and_pull_requests(hub: HubServer, client: Client, staged: Path
         ("ann/x", {"token": "hf_bob"}, "ann/x is not yours to make; allowed: bob/..."),
         ("bob/x", {"token": "hf_bob"}, "the token may only read: make one that may write"),
         ("ann/x", {"token": "hf_nobody"}, "the token may not do that"),
-        ("ann/first", {"private": True}, "is public already, so --private keeps nothing private"),
-        ("ann/first", {"token": "hf_bob"}, "the token may not do that"),
+        (FIRST, {"private": True}, "is public already, so --private keeps nothing private"),
+        (FIRST, {"token": "hf_bob"}, "the token may not do that"),
         ("first", {}, "'first' is no name on the Hub; allowed: owner/name."),
     ],
 )
@@ -243,10 +301,6 @@ def planted(tiny_chatbot_folder: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_nothing_of_the_user_is_sent(hub: HubServer, client: Client, planted: Path) -> None:
-    answer = client.chatbot("push", planted, "ann/planted", "--private", "--dry-run")
-    assert answer["result"] == 0, answer
-    assert "Nothing was sent." in answer["printed"]
-    assert ("model", "ann/planted") not in hub.repos
     answer = client.chatbot("push", planted, "ann/planted", "--private")
     assert answer["result"] == 0, answer
     assert f"licence of chats-of-{SECRET} is not known. Keep it private" in answer["printed"]
@@ -300,11 +354,43 @@ def test_a_licence_that_forbids_it_stops_the_push(licence: str, private: bool) -
 def test_what_is_not_known_needs_a_word_or_stays_private(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for licences in ({}, {"mine": "unknown", "ours": "MIT"}):
-        with pytest.raises(ValueError, match=r"is not known: .* add --licence-checked"):
+    nothing = "no run.json tells the licences of what it learned"
+    some = "the licence of mine is not known"
+    for said, licences in ((nothing, {}), (some, {"mine": "unknown", "ours": "MIT"})):
+        with pytest.raises(ValueError, match=f"^{said}: .* add --licence-checked$"):
             check_licences(licences, private=False, checked=False)
         check_licences(licences, private=False, checked=True)
         assert capsys.readouterr().out == ""
         check_licences(licences, private=True, checked=False)
         assert "Keep it private until you know" in capsys.readouterr().out
     check_licences({"ours": "CDLA-Sharing-1.0"}, private=False, checked=False)
+
+
+def test_a_licence_that_forbids_it_is_read_from_the_run(
+    hub: HubServer, client: Client, planted: Path, tmp_path: Path
+) -> None:
+    """Also of the model that the run continued."""
+    first = Path(shutil.copytree(planted, tmp_path / "first" / "model"))
+    forbidden = RUN | {"licences": {"films": "CC BY-NC 4.0"}}
+    (first.parent / "run.json").write_text(json.dumps(forbidden))
+    second = Path(shutil.copytree(planted, tmp_path / "second" / "model"))
+    config = {"config": {**RUN["config"], "start": str(first)}}
+    (second.parent / "run.json").write_text(json.dumps(RUN | config))
+    hub.calm()
+    for model in (first, second):
+        answer = client.chatbot("push", model, "ann/films", "--private", "--licence-checked")
+        assert answer["result"] == 2
+        assert "films is under CC BY-NC 4.0, which does not allow" in answer["printed"]
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [("nowhere", "nowhere: no such model folder"), (".", "not a model folder; it holds model/")],
+)
+def test_what_is_no_model_is_said_first(
+    client: Client, planted: Path, part: str, message: str
+) -> None:
+    answer = client.chatbot("push", planted.parent / part, "ann/none")
+    assert answer["result"] == 2
+    assert message in answer["printed"]

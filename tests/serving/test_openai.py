@@ -15,7 +15,8 @@ from chat_helpers import NEVER, Chatbot, make_chatbot, make_fixed_chatbot
 from chatbot import safety
 from chatbot.chat import ChatSession
 from chatbot.presets import GenerationPreset
-from chatbot.serving.openai import MAX_BODY_BYTES, MAX_MESSAGES, create_app
+from chatbot.serving.guard import MAX_REQUEST_BYTES
+from chatbot.serving.openai import MAX_MESSAGES, create_app
 from chatbot.serving.slots import LONGEST_REPLY
 
 HELLO: Any = [{"role": "user", "content": "hello there"}]
@@ -46,7 +47,7 @@ def served(app: Any) -> Iterator[str]:
 def serve() -> Iterator[Serve]:
     with ExitStack() as stack:
         yield lambda chatbot, **options: stack.enter_context(
-            served(create_app(*chatbot, **options))
+            served(create_app({"chatbot": chatbot}, **options))
         )
 
 
@@ -211,7 +212,7 @@ def test_other_pages_are_refused(address: str, header: str, value: str) -> None:
 def test_errors_have_a_body(address: str) -> None:
     headers = {"Authorization": f"Bearer {KEY}"}
     url = f"{address}/v1/chat/completions"
-    long = json.dumps({"messages": "a" * MAX_BODY_BYTES}).encode()
+    long = json.dumps({"messages": "a" * MAX_REQUEST_BYTES}).encode()
     cases = [(b"{", 400), (b"[1]", 400), (long, 413), (b"[" * 100_000, 400)]
     for body, status in cases:
         found = httpx.post(url, content=body, headers=headers)
@@ -223,12 +224,12 @@ def test_errors_have_a_body(address: str) -> None:
 
 
 def test_a_full_server_says_so(serve: Serve) -> None:
-    app = create_app(*make_chatbot(NEVER), slots=1, waiting=1)
+    app = create_app({"chatbot": make_chatbot(NEVER)}, slots=1, waiting=1)
     endless = GenerationPreset(max_new_tokens=512, min_new_tokens=512)
     with served(app) as address:
-        running = iter(app.state.engine.submit([6], endless))
+        running = iter(app.state.engines["chatbot"].submit([6], endless))
         next(running)
-        waiting = app.state.engine.submit([6], endless)
+        waiting = app.state.engines["chatbot"].submit([6], endless)
         with pytest.raises(openai.RateLimitError, match="1 requests wait"):
             ask(client_of(address))
         del running, waiting
@@ -244,11 +245,11 @@ def test_a_reader_who_leaves_frees_the_slot(serve: Serve) -> None:
 
 
 def test_an_error_ends_a_stream_with_a_sentence(serve: Serve, monkeypatch: Any) -> None:
-    app = create_app(*make_chatbot(NEVER))
+    app = create_app({"chatbot": make_chatbot(NEVER)})
     with served(app) as address:
         stream = iter(ask(client_of(address), stream=True, max_tokens=512))
         next(stream)
-        monkeypatch.setattr(app.state.engine._slots, "weights", None)
+        monkeypatch.setattr(app.state.engines["chatbot"]._slots, "weights", None)
         with pytest.raises(openai.APIError, match="Try again"):
             list(stream)
 
@@ -274,4 +275,4 @@ def test_a_slur_is_withheld_before_it_is_shown(serve: Serve, monkeypatch: Any) -
 
 def test_a_server_for_others_needs_a_key(tiny_chatbot: Chatbot) -> None:
     with pytest.raises(ValueError, match="api_key=None"):
-        create_app(*tiny_chatbot, hosts=None)
+        create_app({"chatbot": tiny_chatbot}, hosts=None)
