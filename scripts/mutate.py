@@ -124,8 +124,8 @@ MUTANTS = [
     ),
     Mutant(
         "a continuation reads everything again", "generation",
-        "input_ids[:, read:], past_key_values",
-        "input_ids, past_key_values",
+        "input_ids[:, read:].contiguous()",
+        "input_ids.contiguous()",
     ),
     Mutant(
         "an assistant is not recorded", "generation",

@@ -214,7 +214,7 @@ def named(folders: Sequence[Path | None]) -> dict[str, Path | None]:
     Raises:
         ValueError: A folder is given twice.
     """
-    names = [strings.TITLE if folder is None else folder.absolute().name for folder in folders]
+    names = [strings.TITLE if folder is None else _name_of(folder.absolute()) for folder in folders]
     found = {
         name if names.count(name) == 1 else str(folder): folder
         for name, folder in zip(names, folders, strict=True)
@@ -222,6 +222,12 @@ def named(folders: Sequence[Path | None]) -> dict[str, Path | None]:
     if len(found) < len(folders):
         raise ValueError(strings.SAME_MODEL.format(", ".join(map(str, folders))))
     return found
+
+
+def _name_of(folder: Path) -> str:
+    """Its last part; in the Hub's cache, `models--OWNER--NAME/snapshots/COMMIT`, that of the Hub."""
+    kept = folder.parent.parent.name.split("--")
+    return "/".join(kept[1:]) if folder.parent.name == "snapshots" else folder.name
 
 
 def choose_port(host: str, port: int | None) -> int:

@@ -258,9 +258,16 @@ const draw = () => {
   if (!running) tell("chosen", { look: lookOf(messages.length - 1), empty: !messages.length });
 };
 
+// What is being typed outlives a reload, as where the server was started again.
+const DRAFT = "wren-draft";
+document.addEventListener("input", ({ target }) => target === box() && sessionStorage.setItem(DRAFT, target.value));
+const bringBack = () => (box() ? fill(sessionStorage.getItem(DRAFT)) : requestAnimationFrame(bringBack));
+if (sessionStorage.getItem(DRAFT)) bringBack();
+
 let saved = -1; // messages of the conversation as it was saved last
 watch("value", () => {
   const { messages, running, done } = now();
+  if (running) sessionStorage.removeItem(DRAFT);
   if (running) for (const index in marks) if (index >= messages.length - 1) delete marks[index];
   draw();
   if (running && !done && saved === messages.length) return;

@@ -19,6 +19,7 @@ from browser_helpers import (
     finished,
     free_port,
     picture,
+    ready,
     say,
     users,
 )
@@ -43,8 +44,10 @@ def killed_at_the_end(folder: Path, port: int) -> Iterator[str]:
     ) as server:
         assert server.stdout is not None
         assert any(re.search(r"http://\S+", line) for line in iter(server.stdout.readline, ""))
-        yield f"http://{HOST}:{port}"
-        server.kill()
+        try:
+            yield f"http://{HOST}:{port}"
+        finally:
+            server.kill()
 
 
 def test_an_open_tab_goes_on_after_a_retry(tmp_path: Path, bot: Bot, visit: Visit) -> None:
@@ -54,10 +57,14 @@ def test_an_open_tab_goes_on_after_a_retry(tmp_path: Path, bot: Bot, visit: Visi
         tab = visit(address)
         say(tab, "hello")
         finished(tab, 1)
+        served = tab.evaluate("window.gradio_config.app_id")
     say(tab, "are you there?")
     expect(tab.get_by_text("Connection to the server was lost")).to_be_visible()
     expect(box(tab)).to_have_value("are you there?")
     with killed_at_the_end(tmp_path / "model", port):
+        tab.wait_for_function("of => window.gradio_config?.app_id !== of", arg=served)
+        ready(tab)  # Gradio has loaded it anew, and what was typed is there again
+        expect(box(tab)).to_have_value("are you there?")
         button(tab, strings.SEND).click()
         finished(tab, 2)
         expect(users(tab)).to_have_text(["hello", "are you there?"])

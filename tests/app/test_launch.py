@@ -77,6 +77,8 @@ def test_models_are_named_by_their_folders() -> None:
     names = ["model", "runs/b", "old/b"]
     assert launch.named(folders) == dict(zip(names, folders, strict=True))
     assert launch.named([None]) == {strings.TITLE: None}
+    cached = [Path(f"cache/models--ann--{name}/snapshots/0a1b") for name in ("bot", "wren")]
+    assert list(launch.named(cached)) == ["ann/bot", "ann/wren"]
     with pytest.raises(ValueError, match="allowed: each folder once"):
         launch.named([Path("a"), Path("a")])
 
