@@ -225,7 +225,7 @@ def named(folders: Sequence[Path | None]) -> dict[str, Path | None]:
 
 
 def _name_of(folder: Path) -> str:
-    """Its last part; in the Hub's cache, `models--OWNER--NAME/snapshots/COMMIT`, that of the Hub."""
+    """Its last part; in the Hub's cache, `models--OWNER--NAME/snapshots/COMMIT`, its name there."""
     kept = folder.parent.parent.name.split("--")
     return "/".join(kept[1:]) if folder.parent.name == "snapshots" else folder.name
 
