@@ -130,7 +130,7 @@ def _words(reply: Reply, tokenizer: PreTrainedTokenizerFast) -> Look:
     ids = reply.token_ids
     texts = [decode(ids[:count]).rstrip(HALF_A_LETTER) for count in range(len(ids) + 1)]
     blank = len(texts[-1]) - len(texts[-1].lstrip())
-    placed = texts[-1].strip().lower() == reply.text.lower()
+    placed = texts[-1].strip().lower() == reply.text.lower().rstrip(f" {HALF_A_LETTER}")
     words, rivals = [], []
     for index, (before, after) in enumerate(pairwise(texts)):
         start = len(after) - len(after[len(before) :].lstrip()) - blank

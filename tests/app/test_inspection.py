@@ -138,6 +138,20 @@ def test_the_letters_of_a_reply_belong_to_its_words(bot: Bot) -> None:
     assert "".join(pieces) == "".join(reply.text.split())
 
 
+def test_half_a_letter_at_the_end_costs_no_other_word_its_place(bot: Bot) -> None:
+    reply, _ = look_inside(bot, "how are you?")
+    half = bot.tokenizer("é", add_special_tokens=False)["input_ids"][0]
+    ids = [*reply.token_ids[:-1], half]
+    text = reply_text(bot.tokenizer, ids)
+    assert text.endswith("\N{REPLACEMENT CHARACTER}")
+    seen = explain_reply(bot.model, reply.source_ids, ids)
+    tokens = [bot.tokenizer.decode([token]) for token in ids]
+    changed = replace(reply, text=text, token_ids=ids, tokens=tokens, explanation=seen)
+    asked = [{"role": "user", "content": "how are you?"}]
+    words = inspect_reply(changed, asked, bot.tokenizer, bot.model.config)["words"]
+    assert all(spot is not None for token, spot, _ in words[:-1] if token.isalpha())
+
+
 def test_what_was_cut_is_said(bot: Bot) -> None:
     texts = ["hello", "fine", "how are you?"]
     _, whole = look_inside(bot, *texts)
