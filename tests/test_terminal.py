@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -147,21 +148,15 @@ class Terminal:
         before, _, self.shown = self.shown.partition(text)
         return before
 
-    def press_until(self, keys: str, text: str) -> None:
-        """Press again where a signal came just before readline waited, and was not seen."""
-        while text not in self.shown:
-            self.press(keys)
-            while text not in self.shown and select.select([self.master], [], [], 10)[0]:
-                self.shown += os.read(self.master, 4096).decode()
-
-    def exit_status(self) -> int:
-        """Of the process, which ends by itself."""
-        while True:
-            try:
-                if not os.read(self.master, 4096):
-                    break
-            except OSError:  # what Linux says at the end
-                break
+    def leave(self, keys: str) -> int:
+        """Exit status after keys that end the process; pressed again where they came just before
+        readline waited, and were not seen."""
+        with suppress(OSError):  # what Linux says at the end
+            while True:
+                self.press(keys)
+                while select.select([self.master], [], [], 10)[0]:
+                    if not os.read(self.master, 4096):
+                        raise OSError
         os.close(self.master)
         return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
 
@@ -177,15 +172,13 @@ def test_a_chat_at_a_terminal(tiny_chatbot_folder: Path) -> None:
     terminal.press("\r")
     assert terminal.read_until("bot> ").strip().startswith("hi")
     terminal.read_until("you> ")
-    terminal.press("\x04")
-    assert terminal.exit_status() == 0
+    assert terminal.leave("\x04") == 0
 
 
 def test_ctrl_c_at_the_prompt_leaves(tiny_chatbot_folder: Path) -> None:
     terminal = Terminal(command(tiny_chatbot_folder))
     terminal.read_until("you> ")
-    terminal.press_until("\x03", "\n")
-    assert terminal.exit_status() == 0
+    assert terminal.leave("\x03") == 0
 
 
 def test_every_preset_can_be_asked_for(tiny_chatbot: Chatbot) -> None:
