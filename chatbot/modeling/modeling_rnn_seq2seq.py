@@ -24,7 +24,7 @@ from .attention_rnn_seq2seq import Attention, AttentionMemory
 from .cache_rnn_seq2seq import RnnSeq2SeqCache
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying_rnn_seq2seq import Pointing, label_loss, mixed_log_probabilities
-from .dialogues_rnn_seq2seq import read_turns
+from .dialogues_rnn_seq2seq import read_turns, round_up
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
 from .quantization_rnn_seq2seq import QuantizablePreTrainedModel, quantize_modules
 from .recurrent_rnn_seq2seq import RnnSeq2SeqRecurrentStack, State
@@ -780,7 +780,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         parts, flat, memory = [], [], None
         lengths, order = (labels != -100).sum(1).sort()
         for replies, length in zip(order.split(_TOGETHER), lengths.split(_TOGETHER), strict=True):
-            target, source = labels[replies, : -(-length[-1] // 8) * 8], place[replies]
+            target, source = labels[replies, : round_up(int(length[-1]), 8)], place[replies]
             start = self.prepare_decoder_input_ids_from_labels(target)
             inputs = embed(model.get_decoder_input_embeddings(), start, config, self.training)
             if waits:

@@ -75,10 +75,13 @@ def _strides(reply_positions: Tensor) -> list[Tensor]:
     while len(live := (end <= last).nonzero()):
         start, following = end, reply_positions.where(reply_positions >= end, last)
         end = (following.amin(1, keepdim=True) + 1).minimum(start + _STRIDE)
-        steps = start + torch.arange(_up(int((end - start).max()), _STRIDE // 4), device=end.device)
-        places.append(steps.where(steps < end, -1)[: _up(int(live[-1, 0]) + 1, _ROWS)])
+        steps = start + torch.arange(
+            round_up(int((end - start).max()), _STRIDE // 4), device=end.device
+        )
+        places.append(steps.where(steps < end, -1)[: round_up(int(live[-1, 0]) + 1, _ROWS)])
     return places
 
 
-def _up(number: int, step: int) -> int:
+def round_up(number: int, step: int) -> int:
+    """The next multiple of a step."""
     return -(-number // step) * step

@@ -115,7 +115,7 @@ class Int8RecurrentLayer(nn.Module):
         hidden: Tensor,
         cell: Tensor,
         padding: Tensor | None = None,
-        weights: Operand | None = None,
+        *weights: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Read a sequence; arguments and results are those of `RnnSeq2SeqRecurrentLayer`."""
         if padding is None:

@@ -81,11 +81,12 @@ class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
         hidden: Tensor,
         cell: Tensor,
         padding: Tensor | None = None,
-        weights: list[Tensor] | None = None,
+        *weights: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Read a sequence.
 
-        A state comes and goes as two tensors: reentrant gradient checkpointing sees none in a pair.
+        A state comes and goes as two tensors, weights one by one: reentrant gradient checkpointing
+        sees none in a pair or a list.
 
         Args:
             inputs: (batch, steps, width).
@@ -99,13 +100,13 @@ class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
         """
         if padding is not None:
             inputs = torch.cat([inputs, padding[..., None].to(inputs.dtype)], dim=-1)
-        weights = weights or self.weights(padding is not None)
+        tensors = list(weights) or self.weights(padding is not None)
         hidden, cell = (part.transpose(0, 1).contiguous() for part in (hidden, cell))
         options = (True, 1, 0.0, self.training, self.directions == 2, True)
         if self.is_lstm:
-            outputs, last, cell = torch.lstm(inputs, (hidden, cell), weights, *options)
+            outputs, last, cell = torch.lstm(inputs, (hidden, cell), tensors, *options)
         else:
-            outputs, last = torch.gru(inputs, hidden, weights, *options)
+            outputs, last = torch.gru(inputs, hidden, tensors, *options)
         if padding is not None:
             # an LSTM's hidden state is not held, and a GRU's only up to rounding, which adds up
             last = torch.cat([_last_real(outputs, padding, self.rnn.hidden_size), last[1:]])
@@ -178,8 +179,8 @@ class RnnSeq2SeqRecurrentStack(nn.Module):
         """Read a sequence, (batch, steps, width)."""
 
         def read(depth: int, below: Tensor) -> LayerReading:
-            own = None if weights is None else weights[depth]
-            outputs, hidden, cell = self.layers[depth](below, *states[depth], padding, own)
+            own = () if weights is None else weights[depth]
+            outputs, hidden, cell = self.layers[depth](below, *states[depth], padding, *own)
             return outputs, (hidden, cell)
 
         return self._climb(inputs, read)

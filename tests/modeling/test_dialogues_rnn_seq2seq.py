@@ -114,6 +114,19 @@ def test_a_bidirectional_encoder_says_that_it_cannot() -> None:
         model(DIALOGUES, labels=LABELS, reply_positions=POSITIONS)
 
 
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointing_gives_the_same_gradients(reentrant: bool) -> None:
+    found = []
+    for checkpointed in (False, True):
+        model = tiny_model(recurrent_dropout=0.3).train()
+        if checkpointed:
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        torch.manual_seed(0)
+        loss = model(DIALOGUES, labels=LABELS, reply_positions=POSITIONS).loss
+        found.append(gradients(model, loss))
+    torch.testing.assert_close(found[1], found[0], **CLOSE)
+
+
 def test_few_shapes_are_read() -> None:
     """oneDNN keeps a kernel for each shape that ever came: many would fill the memory."""
     model, shapes = tiny_model(dropout=0.1).train(), set()
