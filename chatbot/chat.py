@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from chatbot.checkpoints import load_chatbot
 from chatbot.data import clean_text
 from chatbot.decoding import confidence, generate, readable, reply_text, spoken_tokens
 from chatbot.explain import Explanation, explain_reply
+from chatbot.folders import write_atomically
 from chatbot.incremental import ConversationReader
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
 from chatbot.modeling.modeling_rnn_seq2seq import RnnSeq2SeqEncoderOutput
@@ -166,10 +166,7 @@ class ChatSession:
     def save(self, file: Path | str) -> None:
         """Write the messages and the state of the draws, a few kilobytes of JSON, whole or not."""
         state = base64.b64encode(bytes(self.generator.get_state().tolist())).decode()
-        target = Path(file)
-        partial = target.with_name(f".{target.name}.{os.getpid()}")
-        partial.write_text(json.dumps({"messages": self.messages, "draws": state}), "utf-8")
-        partial.replace(target)
+        write_atomically(Path(file), json.dumps({"messages": self.messages, "draws": state}))
 
     def restore(self, file: Path | str) -> None:
         """Go on from what `save` wrote, as the session that was saved would have.

@@ -1,5 +1,6 @@
-"""Folders that appear whole or not at all, whatever happens while they are written."""
+"""Folders and files that appear whole or not at all, whatever happens while they are written."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -42,6 +43,16 @@ def whole_folder(folder: Path, *, overwrite: bool = False, mark: str) -> Iterato
         raise OSError(f"{folder}: cannot be written ({refused})") from error
     finally:
         shutil.rmtree(temporary)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write so that the file is the old one or the new one, whenever the power goes."""
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
 
 
 def check_replaceable(folder: Path, *, overwrite: bool, mark: str) -> None:

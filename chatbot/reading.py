@@ -16,6 +16,7 @@ from chatbot.checkpoints import load_chatbot, load_target_tokenizer
 from chatbot.data import Message, Split, dialogue_shards, load_prepared
 from chatbot.data.dullness import read_shard
 from chatbot.decoding import generate_replies
+from chatbot.folders import write_atomically
 from chatbot.hub_files import hub_config_path
 from chatbot.presets import generation_preset
 
@@ -88,9 +89,8 @@ def load_sheet(file: Path) -> Sheet:
 
 def save_sheet(sheet: Sheet, file: Path) -> None:
     """Write a sheet; what stands there stays until it is whole."""
-    new = file.with_name(f"{file.name}.new")
-    new.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in sheet), "utf-8")
-    new.replace(file)
+    lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in sheet)
+    write_atomically(file, "".join(lines))
 
 
 def read_sheet(sheet: Sheet, file: Path, ask: Callable[[str], str] = input) -> None:

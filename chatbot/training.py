@@ -28,6 +28,7 @@ from transformers.trainer import DEFAULT_PROGRESS_CALLBACK, TRAINER_STATE_NAME
 from chatbot.checkpoints import save_chatbot
 from chatbot.data import load_prepared
 from chatbot.evaluation import Perplexity, measure_perplexity
+from chatbot.folders import write_atomically
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
 from chatbot.tokenization import Tokenizers, is_chat, load_tokenizers
 from chatbot.training_average import WeightAverage
@@ -49,7 +50,6 @@ from chatbot.training_checkpoints import (
     discard_unfinished,
     newest_whole,
     sole_run,
-    write_atomically,
 )
 from chatbot.training_curve import CURVE_NAME, draw_learning_curve
 from chatbot.training_data import (

@@ -24,6 +24,7 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
+from chatbot.folders import write_atomically
 from chatbot.training_average import WeightAverage
 from chatbot.training_retention import Retention
 
@@ -150,16 +151,6 @@ class Divergence(TrainerCallback):
         for weight in parameters:
             weight.grad = None
         control.should_training_stop = True
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write so that the file is the old one or the new one, whenever the power goes."""
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def write_manifest(checkpoint: Path) -> None:

@@ -17,8 +17,8 @@ from accelerate import PartialState
 
 from chatbot import __version__
 from chatbot.data import REPORT_NAME
+from chatbot.folders import write_atomically
 from chatbot.hub_files import hub_config_path
-from chatbot.training_checkpoints import write_atomically
 from chatbot.training_run import TrainingRun
 
 RECORD_NAME = "run.json"

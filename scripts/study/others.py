@@ -16,10 +16,10 @@ from chatbot.data.cleaning import Cleaned, StepLog, apply_steps
 from chatbot.decoding import generate_replies
 from chatbot.evaluation_report import reply_measures
 from chatbot.explain import explain
+from chatbot.folders import write_atomically
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration as Model
 from chatbot.tokenization import is_chat, is_lowercasing
 from chatbot.training import RUN_NAME, train
-from chatbot.training_checkpoints import write_atomically
 from chatbot.training_record import RECORD_NAME
 from chatbot.training_run import TrainingRun, load_run
 

@@ -29,6 +29,7 @@ from chatbot import training_checkpoints as checkpoints
 from chatbot.data import REPORT_NAME, load_prepared, prepare
 from chatbot.evaluation_report import reply_measures
 from chatbot.explain import explain_reply
+from chatbot.folders import write_atomically
 from chatbot.metrics import unknown_rate
 from chatbot.presets import GenerationPreset
 from chatbot.tokenization import encode_context, encode_reply, is_lowercasing
@@ -256,7 +257,7 @@ def carry_out(trial: Trial, study: Study, speed: float) -> None:
         }
         text = json.dumps(result)
         short = json.loads(text, parse_float=lambda number: float(f"{float(number):.6g}"))
-        checkpoints.write_atomically(study.result(trial), json.dumps(short, indent=1) + "\n")
+        write_atomically(study.result(trial), json.dumps(short, indent=1) + "\n")
         training.model.save_pretrained(folder / "model")
     shutil.rmtree(folder / "checkpoints")
     print(f"{trial.name}: done", flush=True)
