@@ -9,11 +9,11 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,6 @@ from transformers import (
     StoppingCriteriaList,
     TextIteratorStreamer,
 )
-from transformers.utils import ModelOutput
 
 from chatbot.checkpoints import load_chatbot
 from chatbot.data import clean_text
@@ -41,6 +40,7 @@ MAX_MESSAGE_CHARACTERS = 10_000
 NOTHING_SAID = "I did not catch anything. What would you like to talk about?"
 NOTHING_TO_SAY = "I have no words for that yet. Could you put it another way?"
 FALLBACK = "I don't know that one yet."
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -205,10 +205,10 @@ class ChatSession:
         if (fixed := self._without_model(message)) is not None:
             return fixed
         begun, started = self._begun(begin), time.perf_counter()
-        read = self._read(message)
-        said = self._generate(read, begun, candidates=self.preset.num_compared)
+        read, candidates, scores = self._compute(self._compare, message, begun)
         seconds = time.perf_counter() - started
-        return self._finish(message, read, said, Timing(seconds, seconds, -len(begun)))
+        timing = Timing(seconds, seconds, len(candidates[0]) - len(begun))
+        return self._finish(message, read, candidates, timing, scores)
 
     def stream(self, text: str, *, begin: str = "") -> Generator[str, None, Reply]:
         """Answer a message, yielding the reply as it grows: each time the whole text so far.
@@ -226,20 +226,28 @@ class ChatSession:
         if (fixed := self._without_model(message)) is not None:
             yield fixed.text
             return fixed
-        stream = _Stream(self, message, self._begun(begin))
+        stream = self._start(message, self._begun(begin))
         shown = ""
         try:
             for said in stream:
                 if not self.min_confidence and not self._withheld(said):
                     yield (shown := said)
         finally:
-            reply = self._finish(message, stream.read, stream.stop(), stream.timing())
+            tokens = stream.stop()
+            reply = self._finish(message, stream.read, [tokens], stream.timing(len(tokens)))
         if reply.text != shown:
             yield reply.text
         return reply
 
-    def _read(self, message: str) -> RnnSeq2SeqEncoderOutput:
-        return self._reader.read([*self.messages, {"role": "user", "content": message}])
+    def _start(self, message: str, begun: list[int]) -> TokenStream:
+        return _Stream(self, message, begun)
+
+    def _compute(self, function: Callable[..., _Result], *given: Any) -> _Result:
+        """Call what computes with the model: here and now."""
+        return function(*given)
+
+    def _heard(self, message: str) -> list[dict[str, Any]]:
+        return [*self.messages, {"role": "user", "content": message}]
 
     def _begun(self, text: str) -> list[int]:
         """Tokens of a reply's beginning."""
@@ -247,37 +255,52 @@ class ChatSession:
 
     def _generate(
         self, read: RnnSeq2SeqEncoderOutput, begun: list[int], **options: Any
-    ) -> ModelOutput:
-        """Candidates, (candidates, tokens), begun with `<go>` and `begun`, and their scores."""
+    ) -> tuple[list[list[int]], list[float] | None]:
+        """Tokens of each candidate, begun with `begun`, and what they are ranked by, if drawn."""
         given = [read["source_ids"][0].tolist()], self.preset, self.generator
         options |= {"encoder_outputs": read, "begin": begun}
-        return generate(self.model, self.tokenizer, *given, **options)
+        said = generate(self.model, self.tokenizer, *given, **options)
+        ranked = self.preset.num_candidates > 1
+        candidates = [spoken_tokens(self.tokenizer, row) for row in said.sequences.tolist()]
+        return candidates, said.sequences_scores.tolist() if ranked else None
+
+    def _compare(
+        self, message: str, begun: list[int]
+    ) -> tuple[RnnSeq2SeqEncoderOutput, list[list[int]], list[float] | None]:
+        """What the encoder read, all candidates, and their scores."""
+        read = self._reader.read(self._heard(message))
+        return read, *self._generate(read, begun, candidates=self.preset.num_compared)
 
     def _finish(
-        self, message: str, read: RnnSeq2SeqEncoderOutput, said: ModelOutput, timing: Timing
+        self,
+        message: str,
+        read: RnnSeq2SeqEncoderOutput | list[int],
+        candidates: list[list[int]],
+        timing: Timing,
+        scores: list[float] | None = None,
     ) -> Reply:
-        """Put message and reply into the history."""
-        context = read["source_ids"][0].tolist()
-        candidates = [spoken_tokens(self.tokenizer, row) for row in said.sequences.tolist()]
+        """Put message and reply into the history. `read` is what was read, or its tokens."""
+        known = None if isinstance(read, list) else read
+        context = read if isinstance(read, list) else read["source_ids"][0].tolist()
         texts = [reply_text(self.tokenizer, candidate) for candidate in candidates]
-        ranked = self.preset.num_candidates > 1  # drawn candidates come with their scores
-        seen = candidates[:1] if ranked else candidates
-        looks = [explain_reply(self.model, context, candidate, read) for candidate in seen]
-        scores = [float(look.log_probabilities.sum()) for look in looks]
-        if ranked:
-            scores = said.sequences_scores.tolist()
+
+        def explained() -> list[Explanation]:
+            seen = candidates if scores is None else candidates[:1]
+            return [explain_reply(self.model, context, each, known) for each in seen]
+
+        looks = self._compute(explained)
         best, sure = candidates[0], confidence(looks[0].log_probabilities)
-        text = texts[0] if any(c.isalnum() for c in texts[0]) else NOTHING_TO_SAY
-        text = text if sure >= self.min_confidence else self.fallback
-        hidden = self._withheld(texts[0]) is not None  # then its tokens are not to be seen either
+        shown = [self._withheld(each) or each for each in texts]
+        hidden = shown[0] != texts[0]  # then its tokens are not to be seen either
+        text = shown[0] if any(c.isalnum() for c in shown[0]) else NOTHING_TO_SAY
         reply = Reply(
-            text=self._withheld(text) or text,
+            text=text if sure >= self.min_confidence else self.fallback,
             tokens=[] if hidden else self._spell(best),
-            candidates=[self._withheld(each) or each for each in texts],
-            scores=scores,
+            candidates=shown,
+            scores=scores or [float(look.log_probabilities.sum()) for look in looks],
             confidence=sure,
             source_tokens=self._spell(context),
-            timing=Timing(timing.first_token, timing.total, timing.tokens + len(best)),
+            timing=timing,
             token_ids=[] if hidden else best,
             source_ids=context,
             explanation=None if hidden else looks[0],
@@ -305,18 +328,34 @@ class ChatSession:
         return [self.tokenizer.decode([token]) for token in tokens]
 
 
+class TokenStream(Protocol):
+    """A reply on its way, read as text that grows."""
+
+    @property
+    def read(self) -> RnnSeq2SeqEncoderOutput | list[int]:
+        """What the model read, or its tokens."""
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def stop(self) -> list[int]:
+        """End the reply. Returns its tokens."""
+
+    def timing(self, tokens: int) -> Timing:
+        """Till now, for so many tokens, those that it was begun with among them."""
+
+
 class _Stream:
-    """Generation in a thread of its own, read as text that grows."""
+    """Generation in a thread of its own."""
 
     def __init__(self, session: ChatSession, message: str, begun: list[int]):
         self.begun = begun
         self.started = time.perf_counter()
-        self.read = session._read(message)
+        self.read = session._reader.read(session._heard(message))
         self.tokenizer = session.tokenizer
         self.pieces = TextIteratorStreamer(session.tokenizer, skip_special_tokens=True)
         self.stopped = Event()
         self.first: float | None = None
-        self.said: ModelOutput | None = None
+        self.said: list[int] | None = None
         self.error: BaseException | None = None
         self.thread = Thread(target=self._run, args=(session,), daemon=True)
         self.thread.start()
@@ -331,8 +370,7 @@ class _Stream:
                 self.first = time.perf_counter() - self.started
             yield readable(self.tokenizer, said)
 
-    def stop(self) -> ModelOutput:
-        """End the generation. Returns what was generated."""
+    def stop(self) -> list[int]:
         self.stopped.set()
         self.thread.join()
         if self.error is not None:
@@ -340,16 +378,15 @@ class _Stream:
         assert self.said is not None
         return self.said
 
-    def timing(self) -> Timing:
+    def timing(self, tokens: int) -> Timing:
         total = time.perf_counter() - self.started
-        return Timing(total if self.first is None else self.first, total, -len(self.begun))
+        return Timing(total if self.first is None else self.first, total, tokens - len(self.begun))
 
     def _run(self, session: ChatSession) -> None:
         criteria = StoppingCriteriaList([_StopWhen(self.stopped)])
         try:
-            self.said = session._generate(
-                self.read, self.begun, streamer=self.pieces, stopping_criteria=criteria
-            )
+            options: Any = {"streamer": self.pieces, "stopping_criteria": criteria}
+            self.said = session._generate(self.read, self.begun, **options)[0][0]
         except BaseException as error:  # shown where the text is read, not lost in the thread
             self.error = error
         finally:

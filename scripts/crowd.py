@@ -114,7 +114,7 @@ def serve(folder: Path | None, listening: socket.socket, threads: int) -> None:
     from chatbot.serving.openai import create_app
 
     torch.set_num_threads(threads)
-    app = create_app({"chatbot": load_chatbot(folder)}, slots=128)
+    app = create_app({"chatbot": Engine(*load_chatbot(folder), slots=128)})
     uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_keep_alive=60)).run([listening])
 
 

@@ -39,13 +39,18 @@ class Pace:
 
     def __init__(self, bot: Bot) -> None:
         self.steps = 0
-        self._slow = False
-        bot.model.model.decoder.register_forward_pre_hook(self._wait)
+        self._slow, self._engine = False, bot.engine
 
-    def _wait(self, *_: object) -> None:
-        self.steps += 1
-        if self._slow:
-            threading.Event().wait(STEP_SECONDS)
+        def wait(*_: object) -> None:  # a function: a model is copied with its hooks
+            self.steps += 1
+            if self._slow:
+                threading.Event().wait(STEP_SECONDS)
+
+        bot.model.lm_head.register_forward_pre_hook(wait)
+
+    def rest(self) -> None:
+        """Waits until nobody is answered."""
+        wait_until(lambda: self._engine.load == (0, 0))
 
     @contextmanager
     def slow(self) -> Iterator[None]:

@@ -17,6 +17,8 @@ from chatbot.chat import FALLBACK, MAX_MESSAGE_CHARACTERS, ChatSession, Reply, c
 from chatbot.decoding import readable
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
 from chatbot.presets import DEFAULT_GENERATION_PRESET, GenerationPreset, generation_preset
+from chatbot.serving.engine import Engine, EngineFullError
+from chatbot.serving.session import EngineSession
 
 MAX_HISTORY_MESSAGES = 200  # of those that travel, the newest; the encoder reads far fewer
 MORE_TOKENS = 4  # that a reply goes on with, at the least
@@ -27,10 +29,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Bot:
-    """The model and its tokenizer, and when they do not answer, shared by all."""
+    """The engine of a model, and when it does not answer, shared by all."""
 
-    model: RnnSeq2SeqForConditionalGeneration
-    tokenizer: PreTrainedTokenizerFast
+    engine: Engine
     min_confidence: float = 0.0
     fallback: str = FALLBACK
     safety: bool = True
@@ -39,13 +40,20 @@ class Bot:
         # what is not possible is refused here, rather than at each message
         self.session(Choice(generation_preset(DEFAULT_GENERATION_PRESET)), [])
 
+    @property
+    def model(self) -> RnnSeq2SeqForConditionalGeneration:
+        return self.engine.model
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        return self.engine.tokenizer
+
     def session(self, choice: "Choice", messages: Sequence[Message]) -> ChatSession:
         """A conversation of this request alone."""
         newest = messages[-MAX_HISTORY_MESSAGES:]
         cleaned = [{**message, "content": clean_message(message["content"])} for message in newest]
-        return ChatSession(
-            self.model,
-            self.tokenizer,
+        return EngineSession(
+            self.engine,
             choice.preset,
             messages=cleaned,
             seed=choice.seed,
@@ -223,6 +231,9 @@ def _answer(
             for said, reply in replies:
                 if reply is None and len(said) > len(begin):  # a last word may come back late
                     yield View(_with_reply(asked, said), status, running=True)
+    except EngineFullError:
+        yield View(asked, strings.BUSY)
+        return
     except Exception:  # the page shows a sentence, the log what happened
         logger.exception("no reply")
         yield View(_with_reply(asked, said) if said else asked, strings.FAILED)

@@ -98,9 +98,8 @@ def launch_app(
     api = None
     if api_key or (host in LOOPBACK and not logins):
         hosts = LOOPBACK if host in LOOPBACK else None
-        chatbots = {name: (bot.model, bot.tokenizer) for name, bot in bots.items()}
-        safety = options.get("safety", True)
-        api = create_app(chatbots, api_key=api_key, hosts=hosts, safety=safety, rate=limit)
+        engines = {name: bot.engine for name, bot in bots.items()}
+        api = create_app(engines, api_key=api_key, hosts=hosts, rate=limit, **options)
     try:
         url = start(page, host, chosen, api, logins)
         print(strings.address(url), flush=True)
@@ -113,6 +112,8 @@ def launch_app(
         print(f"\n{strings.GOODBYE}")
     finally:
         page.close(verbose=False)
+        for bot in bots.values():
+            bot.engine.close()
 
 
 def load_models(
@@ -126,13 +127,14 @@ def load_models(
     from chatbot.app.conversation import Bot
     from chatbot.app.lesson import Subject
     from chatbot.checkpoints import load_chatbot, load_target_tokenizer
+    from chatbot.serving.engine import Engine
     from chatbot.tokenization import is_chat
 
     bots, translators = {}, {}
     for name, folder in folders.items():
         model, tokenizer = load_chatbot(folder)
         if is_chat(tokenizer):
-            bots[name] = Bot(model, tokenizer, **options)
+            bots[name] = Bot(Engine(model, tokenizer), **options)
         else:
             translators[name] = Subject(model, tokenizer, load_target_tokenizer(folder))
     if not bots:

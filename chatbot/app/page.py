@@ -6,7 +6,6 @@ what is typed or said is never markup, and conversations stay in the browser.
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ STYLE = FOLDER / "style.css"
 # Replies at once, and requests that wait. Gradio's own limits are 1 and none.
 CONCURRENT_REPLIES = 16
 WAITING_REQUESTS = 128
+CALLS = 10  # of the page's other functions, for each message that a client may send
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 SAME = "(...values) => values.length > 1 ? values : values[0]"
 # the server that owed us the rest of a reply is gone; the browser has what was said
@@ -104,10 +104,11 @@ def build_page(
         rate: How many messages a client may send. None: any number.
         translators: Models of parallel text, by their names, for "How it works".
     """
+    calls = None if rate is None else Rate(CALLS * rate.most)
     with gr.Blocks(title=strings.TITLE, analytics_enabled=False) as page:
         store = gr.BrowserState(None, storage_key=STORAGE_KEY, secret=secret)
         with gr.Sidebar(label=strings.CONVERSATIONS, open=False, width=300, elem_id="side"):
-            shelf = _shelf(feedback)
+            shelf = _shelf(feedback, calls)
             with gr.Accordion(strings.SETTINGS, open=False, elem_id="settings"):
                 names = list(bots)
                 visible = {"visible": len(names) > 1, "elem_id": "model"}
@@ -116,7 +117,7 @@ def build_page(
         gr.HTML(
             f"<header><h1>{strings.TITLE}</h1><p>{strings.TAGLINE}</p></header>", elem_id="head"
         )
-        _Parts(feedback).connect(bots, [model, *settings], rate)
+        _Parts(feedback, calls).connect(bots, [model, *settings], rate)
         # without a function these run in the browser alone: no stored conversation reaches us
         page.load(None, store, shelf, js=SAME, **PRIVATE)
         shelf.change(None, shelf, store, js=SAME, **PRIVATE)
@@ -124,7 +125,7 @@ def build_page(
         gr.api(_program(bots, rate), api_name="chat", concurrency_limit=CONCURRENT_REPLIES)
     with page.route(strings.HOW_IT_WORKS, "how-it-works"):
         gr.Navbar(main_page_name=strings.CHAT)
-        _lesson(bots, translators or {})
+        _lesson(bots, translators or {}, calls)
     # closed: no request gets past the queue
     page.queue(
         api_open=False, max_size=WAITING_REQUESTS, default_concurrency_limit=CONCURRENT_REPLIES
@@ -135,13 +136,13 @@ def build_page(
 class _Parts:
     """The parts of the page that a reply changes, in the order in which they are seen."""
 
-    def __init__(self, feedback: Path | None) -> None:
+    def __init__(self, feedback: Path | None, calls: Rate | None) -> None:
         self.transcript = _drawn_by(
             "transcript.js",
             {"messages": [], "status": "", "running": False, "done": True},
             elem_id="history",
             consent=feedback and strings.CONSENT_WHAT.format(feedback.absolute()),
-            server_functions=[rating_function(feedback)] if feedback else None,
+            server_functions=[_called(rating_function(feedback), calls)] if feedback else None,
         )
         with gr.Row(elem_id="compose"):
             self.box = gr.Textbox(
@@ -175,7 +176,7 @@ class _Parts:
             model: str,
             *choice: Any,
         ) -> Iterator[list[Update]]:
-            if not _allowed(rate, request):
+            if not _allowed(rate, request.request.scope):
                 yield _show(View(status=strings.TOO_MANY.format(rate and rate.most)), shown)
                 return
             # Gradio makes parts anew when it updates them: compared by name
@@ -201,7 +202,6 @@ class _Parts:
 def _drawn_by(script: str, value: Any, **options: Any) -> gr.HTML:
     """A part that a script of ours draws, with all our texts at hand."""
     words = {name: text for name, text in vars(strings).items() if name.isupper()}
-    options["server_functions"] = [_mended(f) for f in options.get("server_functions") or []]
     code = [(FOLDER / name).read_text("utf-8") for name in ("elements.js", script)]
     return gr.HTML(
         value,
@@ -213,11 +213,14 @@ def _drawn_by(script: str, value: Any, **options: Any) -> gr.HTML:
     )
 
 
-def _mended(function: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
-    """A function for the page, to which anything may be sent: what makes no sense is said."""
+def _called(function: Callable[[Any], dict[str, Any]], calls: Rate | None) -> Callable[..., Any]:
+    """A function for the page, to which anyone may send anything, often: what does not make sense,
+    or is too much, is said."""
 
-    @wraps(function)
-    def call(given: Any) -> dict[str, Any]:
+    def call(given: Any, request: gr.Request) -> dict[str, Any]:
+        # here Gradio passes on what the web framework has, whatever the annotation
+        if not _allowed(calls, request.scope):
+            return {"error": strings.TOO_MANY_CALLS.format(calls and calls.most)}
         try:
             return function(given)
         except ValueError as error:
@@ -225,10 +228,13 @@ def _mended(function: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[s
         except (AttributeError, LookupError, TypeError):
             return {"error": strings.BAD_CALL}
 
+    call.__name__ = function.__name__
     return call
 
 
-def _lesson(bots: Mapping[str, Bot], translators: Mapping[str, Subject]) -> gr.HTML:
+def _lesson(
+    bots: Mapping[str, Bot], translators: Mapping[str, Subject], calls: Rate | None
+) -> gr.HTML:
     """The page "How it works"."""
     chats = {name: Subject(bot.model, bot.tokenizer, bot.tokenizer) for name, bot in bots.items()}
     return _drawn_by(
@@ -236,14 +242,14 @@ def _lesson(bots: Mapping[str, Bot], translators: Mapping[str, Subject]) -> gr.H
         None,
         elem_id="lesson",
         css_template=(FOLDER / "lesson.css").read_text("utf-8"),
-        server_functions=[lesson_function({**chats, **translators})],
+        server_functions=[_called(lesson_function({**chats, **translators}), calls)],
         chats=list(chats),
         translators=list(translators),
         most=MAX_CHARACTERS,
     )
 
 
-def _shelf(feedback: Path | None) -> gr.HTML:
+def _shelf(feedback: Path | None, calls: Rate | None) -> gr.HTML:
     """The list of conversations."""
 
     def read_file(text: Any) -> dict[str, Any]:
@@ -266,7 +272,7 @@ def _shelf(feedback: Path | None) -> gr.HTML:
         "library.js",
         None,
         elem_id="library",
-        server_functions=[read_file, write_file],
+        server_functions=[_called(function, calls) for function in (read_file, write_file)],
         rated=feedback is not None,
         note=strings.STORED.format(MAX_CONVERSATIONS),
         limits={
@@ -374,9 +380,9 @@ def _settle(shown: Any) -> Update:
     return _show(view, shown, settled=True)
 
 
-def _allowed(rate: Rate | None, request: gr.Request | None) -> bool:
-    """Whether a client may send one more message."""
-    return rate is None or request is None or rate.allows(client_of(request.request.scope))
+def _allowed(rate: Rate | None, scope: Any) -> bool:
+    """Whether the client of a request may send one more."""
+    return rate is None or rate.allows(client_of(scope))
 
 
 def _program(bots: Mapping[str, Bot], rate: Rate | None) -> Any:
@@ -395,7 +401,7 @@ def _program(bots: Mapping[str, Bot], rate: Rate | None) -> Any:
         replies, the reply at once.
         """
         try:
-            if not _allowed(rate, request):
+            if request is not None and not _allowed(rate, request.request.scope):
                 raise ValueError(strings.TOO_MANY.format(rate and rate.most))
             if model is not None and model not in bots:
                 raise ValueError(strings.UNKNOWN_MODEL.format(model, ", ".join(bots)))

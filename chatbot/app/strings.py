@@ -142,6 +142,7 @@ NOTHING_TO_UNDO = "There is nothing to take back."
 NOTHING_TO_EDIT = "There is no such message to edit."
 NOTHING_TO_CONTINUE = "There is no reply to go on with."
 FAILED = "Something went wrong and there is no reply. Please try again, or clear the conversation."
+BUSY = "Very many people are talking here just now. Please try again in a moment."
 GOODBYE = "Goodbye."
 
 
@@ -157,6 +158,7 @@ ROUTES_OFF = (
     "CHATBOT_API_KEY)."
 )
 TOO_MANY = "That was more than {} messages in a minute. Please wait a little."
+TOO_MANY_CALLS = "That was more than {} calls in a minute. Please wait a little."
 BAD_CALL = "This call makes no sense here."
 
 # How it works

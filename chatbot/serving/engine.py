@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Condition, Thread
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,11 +18,12 @@ from transformers import PreTrainedTokenizerFast, StoppingCriteriaList
 from chatbot.decoding import generate, spoken_tokens
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
 from chatbot.presets import GenerationPreset
-from chatbot.serving.slots import Request, Slots
+from chatbot.serving.slots import LONGEST_REPLY, Request, Slots
 
 # Contexts read at once, and between two steps: who talks already shall not wait for newcomers.
 READ_TOGETHER, READ_BETWEEN = 16, 64
 Event = int | Exception | None
+_Result = TypeVar("_Result")
 
 
 class EngineFullError(RuntimeError):
@@ -43,6 +45,11 @@ class Handle:
                 yield event
         finally:
             self.stop()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the next token, or the end, has come already."""
+        return not self._events.empty()
 
     def stop(self) -> None:
         """End the reply; what came before stays."""
@@ -80,7 +87,7 @@ class Engine:
         self._joining: list[Request] = []
         self._waiting: deque[Request] = deque()
         self._changed, self._closed = Condition(), False
-        self._beams, self._searching = ThreadPoolExecutor(1), 0
+        self._aside, self._beside = ThreadPoolExecutor(1), 0
         self._thread = Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -92,7 +99,7 @@ class Engine:
     @property
     def load(self) -> tuple[int, int]:
         """Conversations in slots, and requests that wait."""
-        return len(self._slots.requests), len(self._waiting) + self._searching
+        return len(self._slots.requests), len(self._waiting) + self._beside
 
     def submit(
         self,
@@ -100,39 +107,58 @@ class Engine:
         preset: GenerationPreset,
         seed: int | None = None,
         deliver: Callable[[Event], object] | None = None,
+        begin: Sequence[int] = (),
     ) -> Handle:
         """Ask for the reply to a context (`encode_context`). With beams, all comes at the end.
 
         Args:
+            begin: Tokens that the reply begins with; they come first.
             seed: Of the draws. None: a new one.
             deliver: Called in the engine's thread, where it must not wait, with each token, then
                 with None or the error that ended the reply. None: iterate over the handle.
 
         Raises:
             EngineFullError: Too many requests wait.
-            ValueError: The context is empty, too long, or not of the model's tokens.
+            ValueError: The context is empty, too long, or not of the model's tokens; or the reply
+                might become longer than a slot.
         """
         width, words = self._slots.width, self.model.config.vocab_size
         if not 1 <= len(context) <= width:
             raise ValueError(f"context of {len(context)} tokens: allowed are 1 to {width}.")
         if not 0 <= min(context) <= max(context) < words:
             raise ValueError(f"context with a token outside 0 to {words - 1}.")
+        if len(begin) + preset.max_new_tokens > LONGEST_REPLY:
+            room = LONGEST_REPLY - preset.max_new_tokens
+            raise ValueError(f"begin of {len(begin)} tokens: allowed are 0 to {room}.")
         events = SimpleQueue[Event]()
         generator = torch.Generator()
         generator.manual_seed(generator.seed() if seed is None else seed)
-        request = Request(list(context), preset, generator, deliver or events.put)
+        request = Request(list(context), preset, generator, deliver or events.put, list(begin))
         with self._changed:
             if self._closed:
                 raise RuntimeError("The engine is closed.")
             if self.load[1] >= self.limit:
                 raise EngineFullError(f"{self.limit} requests wait already: try again later.")
             if preset.num_compared > 1:
-                self._searching += 1
-                self._beams.submit(self._search, request)
+                self._aside.submit(self._search, request)
+                self._beside += 1
             else:
                 self._waiting.append(request)
                 self._changed.notify()
         return Handle(request, events)
+
+    def compute(self, function: Callable[..., _Result], *given: Any) -> _Result:
+        """What a function returns that computes with the model: a thread for all of them, beside
+        the steps, so that a crowd does not keep a crowd of threads busy. Raises what it raises.
+        """
+        with self._changed:
+            computed = self._aside.submit(function, *given)
+            self._beside += 1
+        try:
+            return computed.result()
+        finally:
+            with self._changed:
+                self._beside -= 1
 
     def close(self) -> None:
         """End all replies and the threads."""
@@ -140,7 +166,7 @@ class Engine:
             self._closed = True
             self._changed.notify()
         self._thread.join()
-        self._beams.shutdown()
+        self._aside.shutdown()
 
     @torch.inference_mode()
     def _run(self) -> None:
@@ -177,7 +203,7 @@ class Engine:
             request = self._slots.requests[row]
             request.tokens += 1
             _deliver(request, token)
-            ended = token == self._slots.end or request.tokens == request.preset.max_new_tokens
+            ended = token == self._slots.end or request.tokens == request.longest
             if ended or request.stopped:
                 leaving.append(row)
                 _deliver(request, None)
@@ -200,14 +226,14 @@ class Engine:
         end: Event = None
         try:
             asked = [request.context], request.preset, request.generator
-            stop = StoppingCriteriaList([stopped])
-            found = generate(self.model, self.tokenizer, *asked, stopping_criteria=stop)
+            more: Any = {"stopping_criteria": StoppingCriteriaList([stopped])}
+            found = generate(self.model, self.tokenizer, *asked, begin=request.begin, **more)
             for token in spoken_tokens(self.tokenizer, found.sequences[0].tolist()):
                 _deliver(request, token)
         except Exception as error:
             end = error
         with self._changed:
-            self._searching -= 1
+            self._beside -= 1
         _deliver(request, end)
 
 

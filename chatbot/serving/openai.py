@@ -9,17 +9,16 @@ import json
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
-from transformers import PreTrainedTokenizerFast
 
-from chatbot.chat import MAX_MESSAGE_CHARACTERS, clean_message
-from chatbot.decoding import reply_text
-from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
+from chatbot.chat import FALLBACK, MAX_MESSAGE_CHARACTERS, clean_message
+from chatbot.decoding import confidence, reply_text
+from chatbot.explain import explain_reply
 from chatbot.presets import DEFAULT_GENERATION_PRESET, GenerationPreset, generation_presets
 from chatbot.safety import check_message, check_reply
 from chatbot.serving.engine import Engine, EngineFullError, Event
@@ -28,7 +27,6 @@ from chatbot.serving.slots import LONGEST_REPLY
 from chatbot.tokenization import encode_context, is_chat
 
 MAX_MESSAGES, MAX_STOPS = 200, 4
-Chatbot = tuple[RnnSeq2SeqForConditionalGeneration, PreTrainedTokenizerFast]
 Way = tuple[Engine, GenerationPreset]  # what an id of /v1/models stands for
 READ = {"messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens"}
 READ |= {"temperature", "top_p", "seed", "stop"}
@@ -70,33 +68,32 @@ class Answer:
 
 
 def create_app(
-    chatbots: Mapping[str, Chatbot],
+    engines: Mapping[str, Engine],
     *,
     api_key: str | None = None,
     hosts: Sequence[str] | None = LOOPBACK,
     safety: bool = True,
     rate: Rate | None = None,
-    slots: int = 64,
-    waiting: int = 256,
+    min_confidence: float = 0.0,
+    fallback: str = FALLBACK,
 ) -> FastAPI:
-    """The routes, with an engine for each model, which ends with the server.
+    """The routes to some engines, which end with the server.
 
     Args:
-        chatbots: Models and their tokenizers by name; `name:preset` chooses how replies are made.
+        engines: By the names of their models; `name:preset` chooses how replies are made.
         api_key: What a client must show. None: nothing.
         hosts: Names under which the server may be called, and its pages may call it. None: any.
         safety: Whether messages and replies are checked (`chatbot.safety`).
         rate: How many messages a client may send. None: any number.
-        slots, waiting: As of `Engine`.
+        min_confidence, fallback: As of `ChatSession`. With the first, a stream comes at its end.
 
     Raises:
         ValueError: A model of parallel text, or neither key nor hosts.
     """
-    if not all(is_chat(tokenizer) for _, tokenizer in chatbots.values()):
+    if not all(is_chat(engine.tokenizer) for engine in engines.values()):
         raise ValueError("a model of parallel text does not chat; allowed: a model of dialogues")
     if hosts is None and not api_key:
         raise ValueError("api_key=None is not possible with hosts=None; allowed: a key.")
-    engines = {name: Engine(*chatbot, slots, waiting) for name, chatbot in chatbots.items()}
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -134,6 +131,8 @@ def create_app(
         width = asked.engine.model.config.max_source_positions
         context = encode_context(asked.engine.tokenizer, asked.messages, width)
         answers = _answers(asked, context, safety)
+        if min_confidence:
+            answers = _judged(answers, asked, context, min_confidence, fallback)
         answer = await anext(answers)  # what cannot be answered is said before a stream begins
         if asked.stream:
             return StreamingResponse(_sse(answer, answers, asked, len(context)), media_type=SSE)
@@ -303,6 +302,29 @@ async def _answers(asked: Asked, context: list[int], safety: bool) -> AsyncGener
             yield answer
     finally:
         handle.stop()
+
+
+async def _judged(
+    answers: AsyncGenerator[Answer, None],
+    asked: Asked,
+    context: list[int],
+    least: float,
+    fallback: str,
+) -> AsyncGenerator[Answer, None]:
+    """The reply held back until it is whole; one of too little confidence gives way."""
+    model, compute = asked.engine.model, asked.engine.compute
+    async with aclosing(answers):
+        async for answer in answers:
+            if answer.finish is None:
+                yield Answer()
+                continue
+            if answer.tokens:  # a fixed text has none
+                look = await asyncio.to_thread(
+                    compute, explain_reply, model, context, answer.tokens
+                )
+                if confidence(look.log_probabilities) < least:
+                    answer.text, answer.finish = fallback, "stop"
+            yield answer
 
 
 def _grow(answer: Answer, text: str, stops: Sequence[str], safety: bool) -> None:

@@ -30,8 +30,14 @@ class Request:
     preset: GenerationPreset
     generator: torch.Generator
     deliver: Callable[[int | Exception | None], object]  # each token, then None or an error
+    begin: Sequence[int] = ()  # tokens that the reply begins with
     stopped: bool = False
     tokens: int = 0
+
+    @property
+    def longest(self) -> int:
+        """Tokens after which the reply ends."""
+        return len(self.begin) + self.preset.max_new_tokens
 
 
 @dataclass
@@ -117,6 +123,9 @@ class Slots:
             pointing = Pointing(reading.gates, reading.weights, self.rows["source_ids"])
             scores = mixed_log_probabilities(scores, pointing)
         tokens = self._choose(scores[:, 0].float().add_(self.forbidden))
+        if self.most[5]:
+            begun = said < self.rows["settings"][:, 5:]
+            tokens = tokens.where(~begun, history.gather(1, said + 1))
         said += 1
         history.scatter_(1, said, tokens)
         return tokens[:, 0].tolist()
@@ -133,9 +142,11 @@ class Slots:
         if self.model.config.input_feeding:
             states.append((torch.zeros_like(states[0][0]), states[0][0][..., :0]))
         history = torch.zeros(len(requests), 1 + LONGEST_REPLY, dtype=torch.long)
-        history[:, 0] = self.go
+        for row, request in enumerate(requests):
+            begun = [self.go, *request.begin]
+            history[row, : len(begun)] = torch.tensor(begun)
         noise = [torch.rand(LONGEST_REPLY, generator=request.generator) for request in requests]
-        settings = torch.tensor([_settings(request.preset) for request in requests])
+        settings = torch.tensor([_settings(request) for request in requests])
         rows = {"history": history, "said": torch.zeros_like(history[:, :1])}
         rows |= {"noise": torch.stack(noise), "settings": settings}
         for place, (hidden, cell) in enumerate(states):
@@ -159,13 +170,13 @@ class Slots:
             seen = rows["values"], rows["keys"], rows["mask"]
             self.memory = SlotMemory(*seen, rows["places"], rows["counts"], moved)
         # what no row asks for is left out of a step
-        settings = rows["settings"] if count else torch.zeros(1, 5)
+        settings = rows["settings"] if count else torch.zeros(1, 6)
         self.least, self.most = settings.amin(0).tolist(), settings.amax(0).tolist()
 
     def _choose(self, scores: Tensor) -> Tensor:
         """The next token of each row, (N, 1), from its scores, (N, V), which are changed."""
         said = self.rows["said"]
-        warmth, mass, among, run, shortest = self.rows["settings"].split(1, dim=1)
+        warmth, mass, among, run, shortest, _ = self.rows["settings"].split(1, dim=1)
         if self.most[4]:
             scores[:, self.end : self.end + 1].masked_fill_(said < shortest, NEVER)
         if self.most[3]:
@@ -188,10 +199,11 @@ class Slots:
         scores.scatter_(1, words.masked_fill(~again, self.pad), NEVER)
 
 
-def _settings(preset: GenerationPreset) -> list[float]:
+def _settings(request: Request) -> list[float]:
     """As `Slots._choose` takes them apart."""
+    preset, begun = request.preset, len(request.begin)
     drawing = [preset.temperature, preset.top_p, preset.top_k or 2**24]
-    return [*drawing, preset.no_repeat_ngram_size, preset.min_new_tokens]
+    return [*drawing, preset.no_repeat_ngram_size, begun + preset.min_new_tokens, begun]
 
 
 def draw(

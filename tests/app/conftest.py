@@ -25,6 +25,7 @@ from chatbot.app import strings
 from chatbot.app.conversation import Bot
 from chatbot.app.launch import start
 from chatbot.app.page import build_page
+from chatbot.serving.engine import Engine
 from chatbot.tokenization import train_tokenizer
 
 
@@ -46,7 +47,7 @@ def make_bot() -> MakeBot:
         with torch.no_grad():
             model.lm_head.weight[:256].zero_()  # words, and no halves of letters
             model.lm_head.bias[:256] = -30.0
-        return Bot(model, tokenizer)
+        return Bot(Engine(model, tokenizer))
 
     return make
 

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,10 +80,7 @@ def test_stop_keeps_the_words_and_ends_the_model(visit: Visit, pace: Pace) -> No
         button(tab, strings.STOP).click()
         expect(status(tab)).to_have_text(strings.STOPPED)
         expect(button(tab, strings.STOP)).to_be_hidden()
-        for thread in threading.enumerate():
-            if thread.name.endswith("(_run)"):
-                thread.join(timeout=PATIENCE)
-                assert not thread.is_alive()
+        pace.rest()
     assert text_of(bots(tab))
     say(tab, "go on")
     finished(tab, 2)
@@ -388,10 +384,7 @@ def test_the_server_keeps_no_text(visit: Visit, served: gr.Blocks, pace: Pace) -
         expect(bots(tab)).to_have_count(2)
         assert kept("volcano")  # while it is answered
         tab.close()
-        for thread in threading.enumerate():
-            if thread.name.endswith("(_run)"):
-                thread.join(timeout=PATIENCE)
-                assert not thread.is_alive()
+        pace.rest()
     wait_until(lambda: not kept("volcano"))
 
 

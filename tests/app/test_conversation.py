@@ -6,9 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from torch import Tensor
+from browser_helpers import wait_until
 
-from chatbot import chat
 from chatbot.app import conversation, strings
 from chatbot.app.conversation import Bot, Choice, View, read_history
 from chatbot.chat import MAX_MESSAGE_CHARACTERS, ChatSession
@@ -114,31 +113,28 @@ def test_a_confidence_that_is_none_is_refused_at_once(bot: Bot, least: float) ->
         replace(bot, min_confidence=least)
 
 
-def test_stopping_ends_the_model_and_keeps_the_words(
-    bot: Bot, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lengths: list[int] = []
-    is_stopped = chat._StopWhen.__call__
+def test_stopping_ends_the_model_and_keeps_the_words(bot: Bot) -> None:
+    steps, held, go_on = [0], threading.Event(), threading.Event()
 
-    def hold(criterion: chat._StopWhen, tokens: Tensor, scores: Tensor, **_: object) -> Tensor:
-        """With 64 tokens the model waits to be stopped: however fast, it cannot finish first."""
-        lengths.append(tokens.shape[1])
-        if lengths[-1] == 64:
-            criterion.event.wait(60)
-        return is_stopped(criterion, tokens, scores)
+    def hold(*_: object) -> None:
+        """At its 64th step the model waits: however fast, it cannot finish first."""
+        steps[0] += 1
+        if steps[0] == 64:
+            held.set()
+            go_on.wait(60)
 
-    monkeypatch.setattr(chat._StopWhen, "__call__", hold)
-    before = set(threading.enumerate())
+    hook = bot.model.lm_head.register_forward_pre_hook(hold)
     endless = Choice(GenerationPreset(min_new_tokens=512, max_new_tokens=512))
     views = conversation.send(bot, "hello", [], endless)
     next(views)
     view = next(views)
     assert len(said(view)) == 2
-    started = set(threading.enumerate()) - before
-    assert len(started) == 1
-    views.close()  # type: ignore[attr-defined]
-    assert not started & set(threading.enumerate())
-    assert lengths[-1] <= 64
+    assert held.wait(60)
+    views.close()
+    go_on.set()
+    wait_until(lambda: bot.engine.load == (0, 0))
+    hook.remove()
+    assert steps[0] <= 66  # the step that it was at, and the look at what was said
     stopped = conversation.stop(view.history)
     assert stopped.history == view.history
     assert stopped.status == strings.STOPPED

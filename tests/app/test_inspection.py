@@ -21,6 +21,7 @@ from chatbot.data import clean_text
 from chatbot.decoding import reply_text
 from chatbot.explain import explain_reply
 from chatbot.presets import GenerationPreset
+from chatbot.serving.engine import Engine
 from chatbot.tokenization import encode_reply, train_tokenizer
 
 LIVELY = Choice(GenerationPreset(temperature=0.9, max_new_tokens=12), seed=5)
@@ -106,7 +107,7 @@ def test_places_follow_each_kind_of_token(level: Any) -> None:
     text = "How are you, my dear? (It's LATE.)"
     tokenizer = train_tokenizer([text] * 3, level=level, min_frequency=1)
     sizes = {"vocab_size": len(tokenizer), "decoder_vocab_size": len(tokenizer)}
-    bot = Bot(tiny_model(attention="dot", **sizes, **ids_of(tokenizer)), tokenizer)
+    bot = Bot(Engine(tiny_model(attention="dot", **sizes, **ids_of(tokenizer)), tokenizer))
     reply, look = look_inside(bot, text)
     found = placed(look, [text])
     assert "".join("".join(piece for _, piece in found).split()) == "".join(text.split())

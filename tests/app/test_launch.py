@@ -19,6 +19,7 @@ from chatbot.app.page import build_page
 from chatbot.checkpoints import save_chatbot
 from chatbot.cli import main
 from chatbot.safety import check_message
+from chatbot.serving.engine import Engine
 
 HOST = "127.0.0.1"
 
@@ -63,7 +64,7 @@ def test_a_confidence_that_is_none_is_refused(tiny_chatbot_folder: Path) -> None
 
 
 def test_the_fallback_reaches_the_page(tiny_chatbot: Chatbot) -> None:
-    bot = Bot(*tiny_chatbot, min_confidence=1.0, fallback="Ask my boss.")
+    bot = Bot(Engine(*tiny_chatbot), min_confidence=1.0, fallback="Ask my boss.")
     page = build_page({"a": bot}, secret="s")
     (chat,) = (function.fn for function in page.fns.values() if function.api_name == "chat")
     assert list(chat("hello", None, None))[-1] == "Ask my boss."
@@ -151,7 +152,7 @@ def test_the_command_passes_on_who_may_come_in(monkeypatch: pytest.MonkeyPatch) 
 def test_safety_can_be_left_off(tiny_chatbot: Chatbot) -> None:
     message = "i want to die"
     said = [
-        list(conversation.answer(Bot(*tiny_chatbot, safety=s), message, None, "greedy"))[-1]
+        list(conversation.answer(Bot(Engine(*tiny_chatbot), safety=s), message, None, "greedy"))[-1]
         for s in (True, False)
     ]
     assert said[0] == check_message(message)

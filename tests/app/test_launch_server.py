@@ -155,6 +155,18 @@ def test_who_says_too_much_waits(shared: str) -> None:
         talk()
 
 
+def test_who_calls_too_often_waits(shared: str) -> None:
+    """What the page calls besides: ten times as often as messages."""
+    with httpx.Client(base_url=shared) as tab:
+        tab.post("/login", data={"username": "anna", "password": "secret word"})
+        parts = tab.get("/config").json()["components"]
+        shelf = next(p["id"] for p in parts if "read_file" in (p["props"].get("server_fns") or []))
+        call = {"session_hash": "s", "component_id": shelf, "fn_name": "read_file", "data": "{}"}
+        answers = [tab.post("/gradio_api/component_server", json=call).json() for _ in range(62)]
+    assert any("more than 30 calls in a minute" in answer["error"] for answer in answers)
+    assert "30 calls" not in answers[0]["error"]
+
+
 def test_guessing_passwords_takes_long(shared: str) -> None:
     form = {"username": "anna", "password": "guessed"}
     found = [httpx.post(f"{shared}/login", data=form) for _ in range(22)]

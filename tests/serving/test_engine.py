@@ -56,7 +56,7 @@ def crowd_of(words: int, count: int = 20) -> Asked:
     return [(context, PRESETS[i % len(PRESETS)], i) for i, context in enumerate(contexts)]
 
 
-def replies(chatbot: Chatbot, asked: Asked, slots: int) -> list[list[int]]:
+def replies_of(chatbot: Chatbot, asked: Asked, slots: int) -> list[list[int]]:
     with closing(Engine(*chatbot, slots)) as engine:
         return [list(handle) for handle in [engine.submit(*one) for one in asked]]
 
@@ -66,13 +66,33 @@ def test_each_gets_in_a_crowd_what_it_gets_alone(chatbot: Chatbot, int8: bool) -
     """Seven slots for twenty: all join and leave at different steps."""
     model, tokenizer = (quantize(chatbot[0]) if int8 else chatbot[0]), chatbot[1]
     asked = crowd_of(len(tokenizer))
-    crowd = replies((model, tokenizer), asked, 7)
-    assert crowd == replies((model, tokenizer), asked, 1)
+    crowd = replies_of((model, tokenizer), asked, 7)
+    assert crowd == replies_of((model, tokenizer), asked, 1)
     assert len({len(reply) for reply in crowd}) > 2  # they did not march in step
     for (context, preset, _), reply in zip(asked, crowd, strict=True):
         if not preset.temperature:
             found = generate(model, tokenizer, [context], preset, torch.Generator())
             assert reply == spoken_tokens(tokenizer, found.sequences[0].tolist())
+
+
+def test_a_reply_goes_on_from_its_beginning(chatbot: Chatbot) -> None:
+    """Among others, which it does not change, and as `generate` lets it go on."""
+    model, tokenizer = chatbot
+    words, begin = len(tokenizer), [70, 300, 71, 300, 72]
+    crowd = crowd_of(words, 6)
+    with closing(Engine(model, tokenizer, 8)) as engine:
+        others = [engine.submit(*one) for one in crowd]
+        begun = [engine.submit(*one, begin=begin) for one in crowd]
+        found, replies = [list(handle) for handle in others], [list(handle) for handle in begun]
+    assert found == replies_of(chatbot, crowd, 1)
+    for (context, preset, _), reply in zip(crowd, replies, strict=True):
+        assert reply[:5] == begin
+        ended = reply[-1] == tokenizer.eos_token_id
+        assert len(reply) - 5 == preset.max_new_tokens or ended
+        if not preset.temperature:
+            options = {"begin": begin}
+            one = generate(model, tokenizer, [context], preset, torch.Generator(), **options)
+            assert reply == spoken_tokens(tokenizer, one.sequences[0].tolist())
 
 
 class Recorded(Slots):
@@ -109,7 +129,7 @@ def test_scores_are_those_of_a_lone_run(chatbot: Chatbot, int8: bool) -> None:
 def test_state_belongs_to_the_engine(tiny_chatbot: Chatbot) -> None:
     before = {name: id(value) for name, value in vars(tiny_chatbot[0].model.decoder).items()}
     asked = crowd_of(len(tiny_chatbot[1]), 4)
-    assert replies(tiny_chatbot, asked, 2) == replies(tiny_chatbot, asked, 3)
+    assert replies_of(tiny_chatbot, asked, 2) == replies_of(tiny_chatbot, asked, 3)
     assert {name: id(v) for name, v in vars(tiny_chatbot[0].model.decoder).items()} == before
 
 
@@ -118,7 +138,7 @@ def test_beams_are_searched_beside_the_slots(tiny_chatbot: Chatbot) -> None:
     context = crowd_of(len(tiny_chatbot[1]), 1)[0][0]
     found = generate(*tiny_chatbot, [context], preset, torch.Generator())
     expected = spoken_tokens(tiny_chatbot[1], found.sequences[0].tolist())
-    assert replies(tiny_chatbot, [(context, preset, 0)], 1) == [expected]
+    assert replies_of(tiny_chatbot, [(context, preset, 0)], 1) == [expected]
 
 
 def test_draws_follow_the_settings() -> None:
@@ -209,7 +229,20 @@ def test_impossible_contexts_are_refused(endless: Engine, context: list[int]) ->
         endless.submit(context, GREEDY)
 
 
+def test_a_beginning_that_fills_the_slot_is_refused(endless: Engine) -> None:
+    with pytest.raises(ValueError, match="begin of 501 tokens: allowed are 0 to 500"):
+        endless.submit([6], GREEDY, begin=[6] * 501)
+    assert len(list(endless.submit([6], GREEDY, begin=[6] * 500))) == 512
+
+
+def test_what_is_computed_beside_comes_back(endless: Engine) -> None:
+    assert endless.compute(max, 1, 2) == 2
+    with pytest.raises(ZeroDivisionError):
+        endless.compute(divmod, 1, 0)
+    assert endless.load == (0, 0)
+
+
 def test_memory_of_a_slot_by_hand() -> None:
-    """Without attention: a state of two layers, 513 tokens, 512 draws, five settings, a count."""
+    """Without attention: a state of two layers, 513 tokens, 512 draws, six settings, a count."""
     with closing(Engine(*make_chatbot(attention="none"), 3)) as engine:
-        assert engine.bytes_per_slot == 4 * 2 * 2 * 16 + 8 * 513 + 4 * 512 + 4 * 5 + 8
+        assert engine.bytes_per_slot == 4 * 2 * 2 * 16 + 8 * 513 + 4 * 512 + 4 * 6 + 8

@@ -15,6 +15,7 @@ from chat_helpers import NEVER, Chatbot, make_chatbot, make_fixed_chatbot
 from chatbot import safety
 from chatbot.chat import ChatSession
 from chatbot.presets import GenerationPreset
+from chatbot.serving.engine import Engine
 from chatbot.serving.guard import MAX_REQUEST_BYTES
 from chatbot.serving.openai import MAX_MESSAGES, create_app
 from chatbot.serving.slots import LONGEST_REPLY
@@ -46,8 +47,8 @@ def served(app: Any) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def serve() -> Iterator[Serve]:
     with ExitStack() as stack:
-        yield lambda chatbot, **options: stack.enter_context(
-            served(create_app({"chatbot": chatbot}, **options))
+        yield lambda chatbot, slots=64, **options: stack.enter_context(
+            served(create_app({"chatbot": Engine(*chatbot, slots)}, **options))
         )
 
 
@@ -224,7 +225,7 @@ def test_errors_have_a_body(address: str) -> None:
 
 
 def test_a_full_server_says_so(serve: Serve) -> None:
-    app = create_app({"chatbot": make_chatbot(NEVER)}, slots=1, waiting=1)
+    app = create_app({"chatbot": Engine(*make_chatbot(NEVER), slots=1, waiting=1)})
     endless = GenerationPreset(max_new_tokens=512, min_new_tokens=512)
     with served(app) as address:
         running = iter(app.state.engines["chatbot"].submit([6], endless))
@@ -236,7 +237,7 @@ def test_a_full_server_says_so(serve: Serve) -> None:
 
 
 def test_a_reader_who_leaves_frees_the_slot(serve: Serve) -> None:
-    client = client_of(serve(make_chatbot(NEVER), slots=1))
+    client = client_of(serve(make_chatbot(NEVER), 1))
     for _ in range(3):
         stream = ask(client, stream=True, max_tokens=512)
         next(iter(stream))
@@ -245,13 +246,27 @@ def test_a_reader_who_leaves_frees_the_slot(serve: Serve) -> None:
 
 
 def test_an_error_ends_a_stream_with_a_sentence(serve: Serve, monkeypatch: Any) -> None:
-    app = create_app({"chatbot": make_chatbot(NEVER)})
+    app = create_app({"chatbot": Engine(*make_chatbot(NEVER))})
     with served(app) as address:
         stream = iter(ask(client_of(address), stream=True, max_tokens=512))
         next(stream)
         monkeypatch.setattr(app.state.engines["chatbot"]._slots, "weights", None)
         with pytest.raises(openai.APIError, match="Try again"):
             list(stream)
+
+
+def test_an_unsure_reply_gives_way(serve: Serve) -> None:
+    """As on the page: streamed or not, nothing of it is seen."""
+    unsure = {"min_confidence": 1.0, "fallback": "Ask my boss."}
+    client = client_of(serve(make_chatbot(), **unsure))
+    found = ask(client).choices[0]
+    assert (found.message.content, found.finish_reason) == ("Ask my boss.", "stop")
+    chunks = [chunk.choices[0].delta.content for chunk in ask(client, stream=True)]
+    assert "".join(filter(None, chunks)) == "Ask my boss."
+    message = [{"role": "user", "content": "i want to die"}]
+    assert ask(client, message).choices[0].message.content == safety.check_message("i want to die")
+    sure = client_of(serve(make_chatbot(), min_confidence=1e-9, fallback="no"))
+    assert ask(sure).choices[0].message.content not in ("no", "")
 
 
 def test_safety_comes_first_and_can_be_left_off(serve: Serve) -> None:
@@ -275,4 +290,4 @@ def test_a_slur_is_withheld_before_it_is_shown(serve: Serve, monkeypatch: Any) -
 
 def test_a_server_for_others_needs_a_key(tiny_chatbot: Chatbot) -> None:
     with pytest.raises(ValueError, match="api_key=None"):
-        create_app({"chatbot": tiny_chatbot}, hosts=None)
+        create_app({"chatbot": Engine(*tiny_chatbot)}, hosts=None)
