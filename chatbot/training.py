@@ -297,8 +297,16 @@ def _choose_steps(
         "minutes": minutes,
         "seconds_per_step": clock.seconds_per_step,
         "seconds_per_evaluation": evaluation,
-        "max_steps": max(1, int(left / (clock.seconds_per_step + evaluation / every))),
+        "max_steps": steps_within(left, clock.seconds_per_step, evaluation, every),
     }
+
+
+def steps_within(seconds: float, step: float, evaluation: float, every: float) -> int:
+    """Steps that fit, of so many seconds each, with an evaluation every so many; below 1: each time
+    after this share of all."""
+    if every < 1:
+        return max(1, int((seconds - evaluation / every) / step))
+    return max(1, int(seconds / (step + evaluation / every)))
 
 
 def _trainer(

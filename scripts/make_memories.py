@@ -156,5 +156,6 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0, help="of all draws (0)")
     options = parser.parse_args()
     records = [*make(options.count, options.variants, options.seed)]
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text("".join(f"{json.dumps(record)}\n" for record in records), "utf-8")
     print(f"{options.output}: {len(records):,} dialogues")

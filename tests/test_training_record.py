@@ -16,7 +16,7 @@ import chatbot
 from chatbot.checkpoints import load_chatbot
 from chatbot.cli import main
 from chatbot.data import load_prepared, prepare
-from chatbot.training import train
+from chatbot.training import steps_within, train
 from chatbot.training_callbacks import StepClock
 from chatbot.training_data import prepared_data
 from chatbot.training_run import CONTINUED_DEFAULTS, TrainingRun, load_run
@@ -97,6 +97,12 @@ def test_minutes_become_steps_once(prepared: Path, tmp_path: Path) -> None:
 
     quietly(replace(run, minutes=2e-6), overwrite=True)  # another run: measured anew
     assert record_of(run)["steps"]["max_steps"] == 1
+
+
+def test_evaluations_take_their_share_of_the_minutes() -> None:
+    assert steps_within(100, step=1, evaluation=5, every=10) == 66  # and 6.6 evaluations: 33 s
+    assert steps_within(100, step=1, evaluation=5, every=0.25) == 80  # and 4 evaluations: 20 s
+    assert steps_within(10, step=1, evaluation=5, every=0.25) == 1
 
 
 def test_measuring_changes_no_weight(
