@@ -280,6 +280,7 @@ def _add_cleaning(command: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name}", action=switch, default=default, help=said)
     add = group.add_argument
     add("--without", type=Path, metavar="FILE", help="drop what holds one of its lines")
+    add("--mute", type=Path, metavar="FILE", help="learn no reply with one of its expressions")
     add("--languages", default="", metavar="en,de", help="keep only dialogues in these")
     add("--max-length-ratio", type=float, help="drop pairs with a side so many times as long")
     add("--max-reply-words", type=int, help="learn no longer reply")
@@ -358,8 +359,10 @@ def _cleaning(options: argparse.Namespace) -> dict[str, Any]:
     limits = ("max_length_ratio", "max_reply_words", "max_reply_count", "max_reply_entropy")
     names = (*(name.replace("-", "_") for name in STEPS), *limits)
     languages = [code for code in options.languages.split(",") if code]
-    sentences = options.without.read_text("utf-8").splitlines() if options.without else []
-    lists = {"languages": languages, "without": sentences}
+    lists = {"languages": languages}
+    for name in ("without", "mute"):
+        file = vars(options)[name]
+        lists[name] = file.read_text("utf-8").splitlines() if file else []
     return {**lists, **{name: vars(options)[name] for name in names}}
 
 

@@ -505,6 +505,8 @@ def test_every_step_of_cleaning_has_an_option(
     assert given.keys() == {entry.name for entry in fields(Cleaning)}
     switches = "--no-html --no-near-duplicates --profanity --languages en,de --max-reply-count 5"
     limits = "--max-reply-entropy 2.5 --max-reply-words 30"
+    (tmp_path / "voices").write_text("my name\n\ni live\n")
+    limits += f" --mute {tmp_path / 'voices'}"
     with pytest.raises(ZeroDivisionError):
         main([*command, *switches.split(), *limits.split()])
     assert Cleaning.of(given) == Cleaning(
@@ -515,6 +517,7 @@ def test_every_step_of_cleaning_has_an_option(
         max_reply_count=5,
         max_reply_entropy=2.5,
         max_reply_words=30,
+        mute=("my name", "i live"),
     )
 
 

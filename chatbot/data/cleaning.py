@@ -54,6 +54,7 @@ class Cleaning:
     max_length_ratio: float | None = None  # pairs with a side so many times as long go
     placeholders: bool = True  # replies with [name] and the like are not learned
     profanity: bool = False  # replies with profanity are not learned (extra data)
+    mute: tuple[str, ...] = ()  # replies with one of these regular expressions are not learned
     max_reply_words: int | None = None  # longer replies are not learned
     duplicates: bool = True  # dialogues with the same words go
     near_duplicates: bool = True  # dialogues with almost the same words go
@@ -69,8 +70,8 @@ class Cleaning:
             elif entry.name == "languages":
                 if isinstance(value, str) or not all(re.fullmatch("[a-z]{2}", c) for c in value):
                     allowed = "a list of codes such as en, de"
-            elif entry.name == "without":
-                allowed = "a list of sentences" if isinstance(value, str) else ""
+            elif entry.name in ("without", "mute"):
+                allowed = "a list of lines" if isinstance(value, str) else ""
             elif value is not None:
                 kind = int if entry.name in ("max_reply_words", "max_reply_count") else float
                 if type(value) not in (int, kind) or value <= 0:
@@ -78,6 +79,12 @@ class Cleaning:
             if allowed:
                 raise ValueError(f"clean.{entry.name}={value!r}: allowed is {allowed}")
         object.__setattr__(self, "languages", tuple(self.languages))
+        object.__setattr__(self, "mute", tuple(filter(None, self.mute)))
+        for pattern in self.mute:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"clean.mute={pattern!r}: {error}") from error
         sentences = (normalized_text([Message(role="user", content=s)]) for s in self.without)
         object.__setattr__(self, "without", tuple(filter(None, sentences)))
         for name, library in (("profanity", "better_profanity"), ("languages", "py3langid")):
@@ -206,6 +213,8 @@ def _is_mute(reply: str, cleaning: Cleaning, log: StepLog) -> bool:
         step = "placeholders"
     elif cleaning.profanity and steps.has_profanity(reply):
         step = "profanity"
+    elif any(re.search(pattern, reply, re.IGNORECASE) for pattern in cleaning.mute):
+        step = "mute"
     elif cleaning.max_reply_words and len(reply.split()) > cleaning.max_reply_words:
         step = "max_reply_words"
     else:

@@ -205,6 +205,15 @@ def test_replies_that_are_not_learned() -> None:
     assert apply_steps(said[:2], Cleaning(max_reply_words=2), StepLog()) is DropReason.NO_REPLY
 
 
+def test_other_voices_are_read_and_not_learned() -> None:
+    said = exchange("who are you?", "My name is Tom.", "oh", "my name? what about it?")
+    log = StepLog()
+    cleaned = apply_steps(said, Cleaning(mute=(r"\bmy name (?!is wren)", "")), log)
+    assert isinstance(cleaned, Cleaned)
+    assert (cleaned.messages, cleaned.muted) == (said, [1])
+    assert log.examples["mute"] == [{"before": "My name is Tom.", "after": ""}]
+
+
 def test_other_languages_are_dropped() -> None:
     said = exchange("Wo wohnst du denn jetzt?", "Ich wohne in einer kleinen Stadt am Meer.")
     assert apply_steps(said, Cleaning(languages=("en",)), StepLog()) is DropReason.LANGUAGE
@@ -220,6 +229,8 @@ def test_other_languages_are_dropped() -> None:
         ({"max_reply_count": 0}, "clean.max_reply_count=0: allowed is a number above 0"),
         ({"max_reply_count": 1.5}, "clean.max_reply_count=1.5: allowed is a number above 0"),
         ({"max_reply_words": True}, "clean.max_reply_words=True"),
+        ({"mute": "["}, "clean.mute='[': allowed is a list of lines"),
+        ({"mute": ["a", "(b"]}, "clean.mute='(b': missing )"),
         ({"htlm": True}, "htlm"),
     ],
 )
