@@ -59,6 +59,8 @@ EXTRAS = {
     "py3langid": {"data/"},
     "onnx": {"export"},
     "onnxruntime": {"export"},
+    "openai": {"serving/"},
+    "ray": {"serving/"},
 }
 DISTRIBUTIONS = {"yaml": "pyyaml"}  # where the import name differs from the distribution's
 
