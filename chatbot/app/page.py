@@ -30,7 +30,7 @@ from chatbot.serving.guard import Rate, client_of
 FOLDER = Path(__file__).parent
 STYLE = FOLDER / "style.css"
 # Replies at once, and requests that wait. Gradio's own limits are 1 and none.
-CONCURRENT_REPLIES = 16
+CONCURRENT_REPLIES = 32
 WAITING_REQUESTS = 128
 CALLS = 10  # of the page's other functions, for each message that a client may send
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
