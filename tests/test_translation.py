@@ -255,7 +255,7 @@ def test_sentences_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[st
     gone = {"What would you like to order?", "The cat is asleep.", "And now?"}
     assert kept == set(PAIRS.values()) - gone
     assert Cleaning.of({"without": ["The cat!"]}) == Cleaning.of({"without": ("the cat",)})
-    with pytest.raises(ValueError, match=r"clean\.without='hi': allowed is a list of sentences"):
+    with pytest.raises(ValueError, match=r"clean\.without='hi': allowed is a list of lines"):
         Cleaning.of({"without": "hi"})
 
 
