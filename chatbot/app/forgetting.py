@@ -9,7 +9,7 @@ from typing import Any
 
 from gradio.state_holder import SessionState, StateHolder
 
-KNOWN_PAGES = 200  # 90 kB each; one that is known no more is begun anew, and loses nothing
+KNOWN_PAGES = 64  # 90 kB each; one that is known no more is begun anew, and loses nothing
 
 
 class ForgetfulState(SessionState):

@@ -1,11 +1,13 @@
 """Serves the page and OpenAI's routes: who may use them, a free port, the browser, a clean end."""
 
+import ctypes
 import os
 import socket
 import sys
 import warnings
 import webbrowser
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -23,8 +25,11 @@ LOCAL = "127.0.0.1"
 DEFAULT_PORT = 7860
 PORTS_TRIED = 100
 RATE = 30  # messages a minute of each client, where others can come in
-# Gradio and the Hub client read these when they are imported.
-OFFLINE = {
+M_ARENA_MAX = -8  # of glibc's malloc.h
+# Gradio and the Hub client read these when they are imported, oneDNN when it is first used.
+ENVIRONMENT = {
+    # it keeps the code that it makes for each shape: with its 1,024 a server grows for days
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
     "GRADIO_ANALYTICS_ENABLED": "False",
     # else the times of 10,000 calls are kept, and summed up anew after each
     "GRADIO_ANALYTICS_MAX_EVENTS": "1",
@@ -68,7 +73,8 @@ def launch_app(
         FileNotFoundError, ValueError: A folder holds no model of ours, an option is outside what
             is allowed, or others could come in and nobody said how.
     """
-    os.environ.update(OFFLINE)
+    os.environ.update(ENVIRONMENT)
+    _share_memory()
     # imported late: the environment comes first, and a busy port is said before the model loads
     logins = check_access(host, auth, no_auth)
     chosen = choose_port(host, port)
@@ -260,6 +266,12 @@ def _refusal(host: str, port: int) -> str | None:
     except (OSError, OverflowError) as error:
         return str(getattr(error, "strerror", None) or error)
     return None
+
+
+def _share_memory() -> None:
+    """Let all threads share two heaps: glibc gives each its own, and they fill with holes."""
+    with suppress(AttributeError, OSError, TypeError):  # another libc
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 def _has_screen() -> bool:
