@@ -269,9 +269,9 @@ def _refusal(host: str, port: int) -> str | None:
 
 
 def _share_memory() -> None:
-    """Let all threads share two heaps: glibc gives each its own, and they fill with holes."""
+    """Let all threads share one heap: glibc gives each its own, and they fill with holes."""
     with suppress(AttributeError, OSError, TypeError):  # another libc
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def _has_screen() -> bool:
