@@ -13,8 +13,8 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-import pytest
 from playwright.sync_api import Locator, Page, expect
+from waiting import wait_until
 
 from chatbot.app import strings
 from chatbot.app.conversation import Bot
@@ -22,8 +22,6 @@ from chatbot.app.conversation import Bot
 HOST = "127.0.0.1"
 DESKTOP = {"width": 1100, "height": 860}
 PHONE = {"width": 390, "height": 844}
-# Seconds that one step may take: nothing waits longer than it must, but a machine may be busy
-PATIENCE = float(os.environ.get("CHATBOT_TEST_PATIENCE", "60"))
 STEP_SECONDS = 0.4  # of a slow model: there is time to stop a reply of 48 tokens
 Visit = Callable[..., Page]
 MakeBot = Callable[..., Bot]
@@ -117,14 +115,6 @@ def rows(tab: Page) -> Locator:
 def bring(tab: Page, name: str, text: str) -> None:
     file: Any = {"name": name, "mimeType": "text/plain", "buffer": text.encode()}
     tab.locator("#library input[type=file]").set_input_files(file)
-
-
-def wait_until(come: Callable[[], bool]) -> None:
-    for _ in range(int(PATIENCE * 10)):
-        if come():
-            return
-        threading.Event().wait(0.1)
-    pytest.fail("it did not come")
 
 
 def fits(locator: Locator) -> None:

@@ -125,8 +125,12 @@ class RnnSeq2SeqCache(Cache):
     def store(self, states: list[list[State]], tokens: int) -> None:
         """Append the states after each of `tokens` tokens, or only those after the last."""
         for place, after in enumerate(zip(*states, strict=True)):
-            hidden, cell = (torch.stack(parts, dim=2) for parts in zip(*after, strict=True))
-            self.update(hidden, cell, place, tokens=tokens)
+            # of one state a view will do
+            kept = [
+                parts[0][:, :, None] if len(parts) == 1 else torch.stack(parts, dim=2)
+                for parts in zip(*after, strict=True)
+            ]
+            self.update(*kept, place, tokens=tokens)
 
     def last_states(self) -> list[State]:
         """What to read on from."""

@@ -4,6 +4,7 @@ B is the batch, S source positions, T target positions, H the decoder's width, M
 encoder output. State travels in arguments, outputs and the cache, never on modules.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +16,7 @@ from transformers import initialization
 from transformers.modeling_outputs import (
     BaseModelOutput,
     BaseModelOutputWithPastAndCrossAttentions,
+    ModelOutput,
     Seq2SeqLMOutput,
     Seq2SeqModelOutput,
 )
@@ -78,8 +80,21 @@ def gather_steps(sequence: Tensor, indices: Tensor) -> Tensor:
     return sequence.gather(1, indices[..., None].expand(-1, -1, sequence.shape[-1]))
 
 
+class LightOutput(ModelOutput):
+    """A `ModelOutput` that does not look all its fields up for each of them."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if value is not None:
+            OrderedDict.__setitem__(self, name, value)
+        object.__setattr__(self, name, value)
+
+    def __post_init__(self) -> None:
+        if not isinstance(next(iter(self.values()), None), Tensor):
+            super().__post_init__()  # all fields may have come as one dict, or in pairs
+
+
 @dataclass
-class RnnSeq2SeqEncoderOutput(BaseModelOutput):
+class RnnSeq2SeqEncoderOutput(LightOutput, BaseModelOutput):
     """What the encoder leaves behind.
 
     Args:
@@ -230,7 +245,7 @@ class RnnSeq2SeqBridge(nn.Module):
 
 
 @dataclass
-class RnnSeq2SeqDecoderOutput(BaseModelOutputWithPastAndCrossAttentions):
+class RnnSeq2SeqDecoderOutput(LightOutput, BaseModelOutputWithPastAndCrossAttentions):
     """transformers' output, and with copying, where the decoder points."""
 
     pointing: Pointing | None = None
@@ -257,6 +272,9 @@ class DecoderReading:
 
     @classmethod
     def joined(cls, steps: list["DecoderReading"]) -> "DecoderReading":
+        if len(steps) == 1:
+            return steps[0]
+
         def join(parts: tuple[Tensor | None, ...]) -> Tensor | None:
             return None if parts[0] is None else torch.cat(parts, dim=1)
 
@@ -477,7 +495,7 @@ class RnnSeq2SeqBahdanauDecoder(RnnSeq2SeqDecoder):
 
 
 @dataclass
-class RnnSeq2SeqModelOutput(Seq2SeqModelOutput):
+class RnnSeq2SeqModelOutput(LightOutput, Seq2SeqModelOutput):
     """transformers' output, and with copying, where the decoder points."""
 
     pointing: Pointing | None = None
@@ -615,6 +633,11 @@ def _whole_encoder_output(
     )
 
 
+@dataclass
+class RnnSeq2SeqLMOutput(LightOutput, Seq2SeqLMOutput):
+    """transformers' output."""
+
+
 # Replies of whole dialogues that are decoded together: more would mean more padding.
 _TOGETHER = 32
 # of the base model's output, by the one with an output layer
@@ -702,7 +725,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         logits_to_keep: int | Tensor = 0,
         reply_positions: Tensor | None = None,
         **kwargs: object,
-    ) -> Seq2SeqLMOutput:
+    ) -> RnnSeq2SeqLMOutput:
         """Logits of the next target token at each position, and the loss.
 
         Args:
@@ -720,7 +743,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             labels, which needs those of the labels alone, and none on padding.
         """
         if reply_positions is not None:
-            return Seq2SeqLMOutput(
+            return RnnSeq2SeqLMOutput(
                 loss=self._dialogues_loss(input_ids, reply_positions, labels, **kwargs)
             )
         if labels is not None:
@@ -757,7 +780,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
                 logits, labels=None, vocab_size=size, shift_labels=labels.contiguous(), **kwargs
             )
         rest = {name: value for name, value in outputs.items() if name not in _NOT_RETURNED}
-        return Seq2SeqLMOutput(loss=loss, logits=logits, **rest)
+        return RnnSeq2SeqLMOutput(loss=loss, logits=logits, **rest)
 
     def _dialogues_loss(
         self,

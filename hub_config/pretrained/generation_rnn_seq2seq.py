@@ -4,8 +4,9 @@ from copy import copy
 from typing import Any, NoReturn
 
 from torch import Tensor
-from transformers import GenerationMixin, PreTrainedConfig
+from transformers import GenerationMixin, LogitsProcessorList, PreTrainedConfig
 from transformers.generation import CandidateGenerator, GenerationConfig, GenerationMode
+from transformers.generation.logits_process import MinLengthLogitsProcessor
 
 from .cache_rnn_seq2seq import RnnSeq2SeqCache
 
@@ -43,6 +44,15 @@ def _vocabularies(config: PreTrainedConfig) -> tuple[int, int]:
     """Sizes of the source's and the target's vocabulary of any model."""
     source = config.get_text_config().vocab_size
     return source, config.to_dict().get("decoder_vocab_size") or source
+
+
+class _Processors(LogitsProcessorList):
+    """transformers' own, without a look at each one's signature at each token."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        for processor in self:
+            scores = processor(input_ids, scores, **kwargs)
+        return scores
 
 
 class RnnSeq2SeqGenerationMixin(GenerationMixin):
@@ -88,6 +98,20 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         if given["assistant_model"] is not None and unread:
             _refuse("assistant_model without input_ids", "input_ids", "it has its own encoder")
         return GenerationMixin._get_candidate_generator(self._speaker(), **given)
+
+    def _get_logits_processor(
+        self, generation_config: GenerationConfig, *args: Any, **kwargs: Any
+    ) -> LogitsProcessorList:
+        """As in transformers, less one of its two processors of one effect for `min_new_tokens`."""
+        made = super()._get_logits_processor(generation_config, *args, **kwargs)
+        asked = generation_config
+        return _Processors(
+            processor
+            for processor in made
+            if not asked.min_new_tokens
+            or not isinstance(processor, MinLengthLogitsProcessor)
+            or processor.min_length != asked.min_length
+        )
 
     def compute_transition_scores(self, *args: Any, **kwargs: Any) -> Tensor:
         """As in transformers, which takes `vocab_size` for that of the target."""

@@ -10,7 +10,6 @@ import torch
 from browser_helpers import (
     DESKTOP,
     HOST,
-    PATIENCE,
     MakeBot,
     Pace,
     Visit,
@@ -20,6 +19,7 @@ from browser_helpers import (
 from modeling_helpers import tiny_model
 from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect
 from playwright.sync_api import sync_playwright as playwright
+from waiting import PATIENCE
 
 from chatbot.app import strings
 from chatbot.app.conversation import Bot

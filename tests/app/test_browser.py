@@ -14,7 +14,6 @@ import gradio as gr
 import pytest
 from browser_helpers import (
     HOST,
-    PATIENCE,
     PHONE,
     Pace,
     Visit,
@@ -33,11 +32,11 @@ from browser_helpers import (
     text_of,
     texts_within,
     users,
-    wait_until,
 )
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from playwright.sync_api import expect
+from waiting import PATIENCE, wait_until
 
 from chatbot.app import strings
 from chatbot.app.conversation import Bot

@@ -14,10 +14,10 @@ from browser_helpers import (
     free_port,
     picture,
     texts_within,
-    wait_until,
 )
 from playwright.sync_api import Locator, Page, expect
 from transformers import PreTrainedTokenizerFast
+from waiting import wait_until
 
 from chatbot.app import strings
 from chatbot.app.conversation import Bot

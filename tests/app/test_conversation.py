@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from browser_helpers import wait_until
+from waiting import wait_until
 
 from chatbot.app import conversation, strings
 from chatbot.app.conversation import Bot, Choice, View, read_history

@@ -13,9 +13,10 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from browser_helpers import HOST, PATIENCE, free_port
+from browser_helpers import HOST, free_port
 from gradio_client import Client
 from gradio_client.exceptions import AppError
+from waiting import PATIENCE
 
 from chatbot.chat import ChatSession
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser_helpers import PATIENCE, bots, button, finished, free_port, ready, say, text_of
+from browser_helpers import bots, button, finished, free_port, ready, say, text_of
 from gradio_client import Client as GradioClient
 from hub_server import HubServer
 from hub_store import faults_of_card
@@ -15,6 +15,7 @@ from huggingface_hub import RepoCard
 from packaging.requirements import Requirement
 from playwright.sync_api import expect
 from playwright.sync_api import sync_playwright as playwright
+from waiting import PATIENCE
 
 from chatbot.app import strings
 from chatbot.chat import ChatSession

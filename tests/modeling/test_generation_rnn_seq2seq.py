@@ -61,6 +61,8 @@ from transformers import (
     GPT2LMHeadModel,
     LogitsProcessor,
     LogitsProcessorList,
+    MinLengthLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
     StoppingCriteria,
     StoppingCriteriaList,
     TextIteratorStreamer,
@@ -368,6 +370,27 @@ def test_ones_own_processors_and_criteria() -> None:
     assert generated(model, stopping_criteria=stopping)[0].tolist() == plain[: second + 1]
     echo = generated(model, logits_processor=LogitsProcessorList([Echo()]))
     assert echo[0].tolist() == [GO] * (1 + STEPS)
+
+
+def test_of_two_processors_of_one_effect_one_is_called() -> None:
+    model, own = speaker(ADDITIVE), MinLengthLogitsProcessor(STEPS, END)
+    called = []
+
+    class Watched(MinLengthLogitsProcessor):
+        def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+            called.append(input_ids.shape[1])
+            return super().__call__(input_ids, scores)
+
+    watched = LogitsProcessorList([Watched(STEPS - 1, END)])
+    reply = generated(model, min_new_tokens=3, logits_processor=watched)
+    assert called == list(range(1, reply.shape[1]))  # one that was given stays
+    config = GenerationConfig(min_length=4, min_new_tokens=3, eos_token_id=END)
+    config._eos_token_tensor = torch.tensor([END])
+    (made,) = model._get_logits_processor(config, 1)
+    assert isinstance(made, MinNewTokensLengthLogitsProcessor)
+    assert own in model._get_logits_processor(
+        config, 1, logits_processor=LogitsProcessorList([own])
+    )
 
 
 @pytest.mark.parametrize("beams", [1, 3])

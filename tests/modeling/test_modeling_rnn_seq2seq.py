@@ -1,5 +1,6 @@
 """The model as a `PreTrainedModel`: inputs, outputs, loss, dropout, gradients, generation."""
 
+from collections.abc import Callable
 from math import log
 from typing import Any
 
@@ -503,3 +504,18 @@ def test_another_model_may_guess_ahead() -> None:
     expected = model.generate(SOURCE[:1], **options)
     assisted = model.generate(SOURCE[:1], assistant_model=helper, **options)
     assert assisted.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("given", [dict, lambda pairs: iter(list(pairs))])
+def test_an_output_can_be_made_of_one(given: Callable[[Any], Any]) -> None:
+    """So torch and accelerate move outputs between devices."""
+    model = tiny_model(attention="general", copy=True)
+    output = model.model(SOURCE, decoder_input_ids=TARGET)
+    again = type(output)(given(output.items()))
+    assert list(again) == list(output)
+    assert again.to_tuple() == output.to_tuple()
+    assert again.last_hidden_state is output["last_hidden_state"]
+    assert again.encoder_hidden_states is None
+    assert "encoder_hidden_states" not in again
+    again.last_hidden_state = again.encoder_last_hidden_state
+    assert again["last_hidden_state"] is again[0] is output.encoder_last_hidden_state

@@ -15,13 +15,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
 from runpy import run_path
-from threading import Event
 from typing import Any
 
 import httpx
 import openai
 import psutil
 import pytest
+import waiting
 from chat_helpers import NEVER, make_chatbot
 
 from chatbot.checkpoints import load_chatbot, save_chatbot
@@ -34,8 +34,7 @@ from chatbot.tokenization import encode_context
 pytestmark = pytest.mark.alone
 HOST, KEY, STREAMS, LONG = "127.0.0.1", "a key of the tests", 6, 512
 HELLO: Any = [{"role": "user", "content": "hello there"}]
-# Seconds that one step may take: nothing waits longer than it must, but a machine may be busy
-PATIENCE = float(os.environ.get("CHATBOT_TEST_PATIENCE", "240"))
+PATIENCE = 4 * waiting.PATIENCE  # Ray starts many processes
 
 
 @dataclass
@@ -76,15 +75,6 @@ class Service:
         except BrokenReplyError as error:
             return error.text, False
         return text, True
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    pause = Event()
-    for _ in range(int(PATIENCE * 20)):
-        if condition():
-            return
-        pause.wait(0.05)
-    pytest.fail("it did not happen")
 
 
 @pytest.fixture(scope="module")
@@ -246,12 +236,14 @@ def test_a_killed_replica_costs_only_what_it_had_half_said(
         streams = [pool.submit(service.stream, seed, begun) for seed in range(STREAMS)]
         for _ in streams:
             begun.get(timeout=PATIENCE)
-        wait_until(lambda: sum(service.answering().values()) == STREAMS)
+        waiting.wait_until(lambda: sum(service.answering().values()) == STREAMS, PATIENCE)
         half_said = service.answering()
         asked, both = [], None
         while both is None or len(asked) < STREAMS:  # a replica with some of each kind
             asked.append(pool.submit(service.ask, len(asked)))
-            wait_until(lambda: sum(service.answering().values()) == STREAMS + len(asked))
+            waiting.wait_until(
+                lambda: sum(service.answering().values()) == STREAMS + len(asked), PATIENCE
+            )
             now = service.answering()
             both = both or next((pid for pid in half_said if now[pid] > half_said[pid]), None)
         os.kill(both, signal.SIGKILL)
@@ -265,5 +257,5 @@ def test_a_killed_replica_costs_only_what_it_had_half_said(
         assert text == reply if whole else 0 < len(text) < len(reply) and reply.startswith(text)
 
     service.forget()
-    wait_until(lambda: bool(service.ask(0)) and len(service.answering()) == 2)
+    waiting.wait_until(lambda: bool(service.ask(0)) and len(service.answering()) == 2, PATIENCE)
     assert both not in service.answering()
