@@ -6,10 +6,10 @@ import socket
 import sys
 import warnings
 import webbrowser
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -26,6 +26,7 @@ DEFAULT_PORT = 7860
 PORTS_TRIED = 100
 RATE = 30  # messages a minute of each client, where others can come in
 M_ARENA_MAX = -8  # of glibc's malloc.h
+TRIM_SECONDS = 10
 # Gradio and the Hub client read these when they are imported, oneDNN when it is first used.
 ENVIRONMENT = {
     # it keeps the code that it makes for each shape: with its 1,024 a server grows for days
@@ -74,7 +75,7 @@ def launch_app(
             is allowed, or others could come in and nobody said how.
     """
     os.environ.update(ENVIRONMENT)
-    _share_memory()
+    _give_memory_back()
     # imported late: the environment comes first, and a busy port is said before the model loads
     logins = check_access(host, auth, no_auth)
     chosen = choose_port(host, port)
@@ -268,10 +269,23 @@ def _refusal(host: str, port: int) -> str | None:
     return None
 
 
-def _share_memory() -> None:
-    """Let all threads share one heap: glibc gives each its own, and they fill with holes."""
+def _give_memory_back() -> None:
+    """Keep one heap for all threads, and give its free pages back now and then.
+
+    glibc gives each thread a heap of its own, and of a heap only what is free at its end: they fill
+    with holes.
+    """
     with suppress(AttributeError, OSError, TypeError):  # another libc
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+        libc = ctypes.CDLL(None)
+        trim = libc.malloc_trim
+        libc.mallopt(M_ARENA_MAX, 1)
+        Thread(target=_now_and_then, args=(trim, 0), daemon=True).start()
+
+
+def _now_and_then(call: Callable[[int], object], argument: int) -> None:
+    pause = Event()
+    while not pause.wait(TRIM_SECONDS):
+        call(argument)
 
 
 def _has_screen() -> bool:
