@@ -1,11 +1,12 @@
 """Make dialogues that teach to remember: facts that are asked for, names that change.
 
-    python scripts/make_memories.py data/memories.jsonl --count 6000 --variants 2 --seed 0
+    python scripts/make_memories.py data/memories.jsonl --seed 0
 
-Two sources in one file of canonical records. `memories`: the user tells something, talks of other
+Three sources in one file of canonical records. `memories`: the user tells something, talks of other
 things (beginnings of our sample conversations) and asks; a quarter asks for what was never told.
 `renamed-conversations`: ours with other people, pets and towns; prepare with --no-near-duplicates,
-or most go. What is filled in is in scripts/talk/memories.yaml; only the train split is used.
+or most go. `medleys`: openings of ours, one after the other, so that Wren is itself wherever in a
+talk it is asked. What is filled in is in scripts/talk/memories.yaml; only the train split is used.
 """
 
 import argparse
@@ -33,6 +34,8 @@ TELLING = re.compile(
     r"|weekend|told|forg[eo]t\w*|best|dogs?|cats?|sister|brother|wife|husband|son|daughter"
     r"|alive|d[iy]\w*ing|die[ds]?|dead|death|funeral|hurt\w*|no point|lonely|cancer)\b"
 )
+# What a medley may not hold: it would be forgotten, or remembered, at the next opening.
+MINE = re.compile(r"(?i)\b(my|mine|me|i|i'm|i've|remember|told|said|again)\b")
 Asked = tuple[str, str]  # kind, and whose or which
 
 
@@ -44,6 +47,12 @@ class Maker:
         self.draw = random.Random(seed)
         names = {name for group in EXCHANGED for name in self.values[group]}
         self.beginnings = [start for turns in dialogues if (start := _harmless(turns, names))]
+        openings = [[message["content"] for message in turns[:2]] for turns in dialogues]
+        self.openings = [
+            said
+            for said in openings
+            if not MINE.search(said[0]) and not names & set(re.findall(r"\w+", " ".join(said)))
+        ]
 
     def memory(self) -> list[str]:
         """What is said in a dialogue with a question at its end, the user first."""
@@ -73,6 +82,11 @@ class Maker:
         names, typed = re.compile(rf"\b({'|'.join(others)})\b", re.IGNORECASE), others | small
         said = (message["content"] for message in turns if others)
         return [names.sub(lambda found: typed.get(found[0], found[0]), text) for text in said]
+
+    def medley(self) -> list[str]:
+        """Two to five openings, after other talk or at once."""
+        some = self.draw.sample(self.openings, self.draw.randint(2, 5))
+        return [*self._talk(self.draw.choice([0, 1, 2])), *(text for said in some for text in said)]
 
     def _facts(self) -> tuple[Asked, dict[Asked, str]]:
         """What is asked, and all that was told."""
@@ -132,14 +146,15 @@ def _harmless(turns: list[Message], names: set[str]) -> list[str]:
     return said
 
 
-def make(count: int, variants: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Records: `count` with questions, and so many of each conversation that has names."""
+def make(count: int, variants: int, medleys: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Records: `count` with questions, so many of each conversation that has names, and medleys."""
     paths = [file.path for file in find_files(hub_config_path("sample_conversations"))]
     every = [record["messages"] for path in paths for _, record in read_dialogues(path)]
     own = [turns for turns in every if split_of(dialogue_digest(turns)) == "train"]
     maker = Maker(yaml.safe_load(LISTS.read_text("utf-8")), own, seed)
     made = [("memories", maker.memory()) for _ in range(count)]
     made += [("renamed-conversations", maker.renamed(each)) for each in own * variants]
+    made += [("medleys", maker.medley()) for _ in range(medleys)]
     for source, said in made:
         both = zip(("user", "assistant") * len(said), said, strict=False)
         messages = [Message(role=role, content=text) for role, text in both]
@@ -152,10 +167,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("output", type=Path, help="file to write, *.jsonl")
     parser.add_argument("--count", type=int, default=6000, help="dialogues with questions (6000)")
-    parser.add_argument("--variants", type=int, default=2, help="of each conversation (2)")
+    parser.add_argument("--variants", type=int, default=6, help="of each conversation (6)")
+    parser.add_argument("--medleys", type=int, default=1500, help="of openings (1500)")
     parser.add_argument("--seed", type=int, default=0, help="of all draws (0)")
     options = parser.parse_args()
-    records = [*make(options.count, options.variants, options.seed)]
+    records = [*make(options.count, options.variants, options.medleys, options.seed)]
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text("".join(f"{json.dumps(record)}\n" for record in records), "utf-8")
     print(f"{options.output}: {len(records):,} dialogues")

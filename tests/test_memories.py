@@ -24,7 +24,7 @@ def script(repository: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def made(script: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(script["make"](400, 1, 0))
+    return list(script["make"](400, 1, 100, 0))
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +56,12 @@ def said(records: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def test_one_seed_makes_the_same(script: dict[str, Any], made: list[dict[str, Any]]) -> None:
-    assert list(script["make"](400, 1, 0)) == made
-    assert list(script["make"](5, 0, 1)) != made[:5]
+    assert list(script["make"](400, 1, 100, 0)) == made
+    assert list(script["make"](5, 0, 0, 1)) != made[:5]
 
 
 def test_records_are_canonical_and_to_be_trained_on(made: list[dict[str, Any]]) -> None:
-    assert {record["source"] for record in made} == {"memories", "renamed-conversations"}
+    assert {record["source"] for record in made} == {"memories", "renamed-conversations", "medleys"}
     for record in made:
         messages = record["messages"]
         assert [each["role"] for each in messages] == ["user", "assistant"] * (len(messages) // 2)
@@ -123,6 +123,19 @@ def test_what_is_not_told_is_in_no_talk_before(
     for turns in draw.beginnings:
         assert not names & set(re.findall(r"\w+", " ".join(turns)))
         assert len(turns) % 2 == 0
+
+
+def test_a_medley_is_of_openings_that_stand_alone(
+    script: dict[str, Any], lists: dict[str, Any]
+) -> None:
+    draw, starts = maker(script, lists), [turns[0]["content"] for turns in sample_dialogues()[:60]]
+    for _ in range(50):
+        turns = draw.medley()
+        assert len(turns) % 2 == 0
+        openings = [text for text in turns[::2] if text in starts]
+        assert 2 <= len(openings) == len(set(openings))
+        assert turns[-2] in openings
+        assert not script["MINE"].search(turns[-2])
 
 
 def test_names_change_alike_and_nothing_else_does(
