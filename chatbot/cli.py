@@ -281,6 +281,8 @@ def _add_cleaning(command: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--without", type=Path, metavar="FILE", help="drop what holds one of its lines")
     add("--mute", type=Path, metavar="FILE", help="learn no reply with one of its expressions")
+    said = "learn what either says, of these sources of two people"
+    add("--both-sides", default="", metavar="SOURCE,SOURCE", help=said)
     add("--languages", default="", metavar="en,de", help="keep only dialogues in these")
     add("--max-length-ratio", type=float, help="drop pairs with a side so many times as long")
     add("--max-reply-words", type=int, help="learn no longer reply")
@@ -359,7 +361,8 @@ def _cleaning(options: argparse.Namespace) -> dict[str, Any]:
     limits = ("max_length_ratio", "max_reply_words", "max_reply_count", "max_reply_entropy")
     names = (*(name.replace("-", "_") for name in STEPS), *limits)
     languages = [code for code in options.languages.split(",") if code]
-    lists = {"languages": languages}
+    both = [name for name in options.both_sides.split(",") if name]
+    lists = {"languages": languages, "both_sides": both}
     for name in ("without", "mute"):
         file = vars(options)[name]
         lists[name] = file.read_text("utf-8").splitlines() if file else []

@@ -506,7 +506,7 @@ def test_every_step_of_cleaning_has_an_option(
     switches = "--no-html --no-near-duplicates --profanity --languages en,de --max-reply-count 5"
     limits = "--max-reply-entropy 2.5 --max-reply-words 30"
     (tmp_path / "voices").write_text("my name\n\ni live\n")
-    limits += f" --mute {tmp_path / 'voices'}"
+    limits += f" --mute {tmp_path / 'voices'} --both-sides tea,coffee"
     with pytest.raises(ZeroDivisionError):
         main([*command, *switches.split(), *limits.split()])
     assert Cleaning.of(given) == Cleaning(
@@ -518,6 +518,7 @@ def test_every_step_of_cleaning_has_an_option(
         max_reply_entropy=2.5,
         max_reply_words=30,
         mute=("my name", "i live"),
+        both_sides=("tea", "coffee"),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from importlib.util import find_spec
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 from chatbot.data import steps
 from chatbot.data.records import Message
@@ -59,6 +59,7 @@ class Cleaning:
     duplicates: bool = True  # dialogues with the same words go
     near_duplicates: bool = True  # dialogues with almost the same words go
     leaks: bool = True  # dialogues go that nearly stand in a held-out split too
+    both_sides: tuple[str, ...] = ()  # of these sources, in train, the user's replies count as well
     max_reply_count: int | None = None  # a reply is learned at most so often
     max_reply_entropy: float | None = None  # replies that follow anything, by more bits, go
 
@@ -70,7 +71,7 @@ class Cleaning:
             elif entry.name == "languages":
                 if isinstance(value, str) or not all(re.fullmatch("[a-z]{2}", c) for c in value):
                     allowed = "a list of codes such as en, de"
-            elif entry.name in ("without", "mute"):
+            elif entry.name in ("without", "mute", "both_sides"):
                 allowed = "a list of lines" if isinstance(value, str) else ""
             elif value is not None:
                 kind = int if entry.name in ("max_reply_words", "max_reply_count") else float
@@ -79,6 +80,7 @@ class Cleaning:
             if allowed:
                 raise ValueError(f"clean.{entry.name}={value!r}: allowed is {allowed}")
         object.__setattr__(self, "languages", tuple(self.languages))
+        object.__setattr__(self, "both_sides", tuple(self.both_sides))
         object.__setattr__(self, "mute", tuple(filter(None, self.mute)))
         for pattern in self.mute:
             try:
@@ -190,12 +192,25 @@ def apply_steps(
     if cleaning.max_length_ratio and lengths[-1] > cleaning.max_length_ratio * lengths[0]:
         log.add("max_length_ratio", " / ".join(turn["content"] for turn in turns))
         return DropReason.UNEVEN
-    replies = [i for i, turn in enumerate(turns) if i and turn["role"] == "assistant"]
-    muted = [i for i in replies if _is_mute(turns[i]["content"], cleaning, log)]
-    if len(muted) == len(replies):
+    muted = muted_replies(turns, cleaning, log)
+    if muted is None:
         return DropReason.NO_REPLY
     origin = turns if texts == plain else _merge(messages, plain)
     return Cleaned(turns, muted, dialogue_digest(turns if isinstance(origin, str) else origin))
+
+
+def muted_replies(turns: Sequence[Message], cleaning: Cleaning, log: StepLog) -> list[int] | None:
+    """The replies that are not learned; None where that is all of them."""
+    replies = [i for i, turn in enumerate(turns) if i and turn["role"] == "assistant"]
+    muted = [i for i in replies if _is_mute(turns[i]["content"], cleaning, log)]
+    return None if len(muted) == len(replies) else muted
+
+
+def exchanged(messages: Sequence[Message]) -> list[Message]:
+    """The dialogue as the other one had it. Where the user began, the assistant now does, and
+    says nothing there that is learned."""
+    other: dict[str, Literal["user", "assistant"]] = {"user": "assistant", "assistant": "user"}
+    return [Message(role=other[m["role"]], content=m["content"]) for m in messages]
 
 
 def _apply(name: str, step: Any, texts: list[str], cleaning: Cleaning, log: StepLog) -> list[str]:

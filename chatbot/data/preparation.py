@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -207,6 +207,8 @@ def prepare(
     cleaning = Cleaning.of(clean or {})
     if cleaning.max_length_ratio and task == "chat":
         raise ValueError("clean.max_length_ratio: allowed with task seq2seq, of pairs")
+    if cleaning.both_sides and task == "seq2seq":
+        raise ValueError("clean.both_sides: allowed with task chat; pairs the other way: b+a")
     options = SourceOptions(format, encoding, bot, columns or {}, streaming)
     files = find_sources(sources, options)
     if task == "seq2seq":
@@ -242,6 +244,7 @@ def prepare(
         else:
             folder.mkdir()
             selection = select_dialogues(files, options, folder, scratch, cleaning, num_proc)
+            _check_named(cleaning.both_sides, selection.bots)
             dialogues, dropped = _plain(selection.kept), _plain(selection.dropped)
             skipped, bots = dict(selection.skipped), _plain(selection.bots)
             steps = selection.log.plain(cleaning)
@@ -303,6 +306,13 @@ def natural_task(sources: Sequence[Path | str]) -> Task:
 def dialogue_shards(folder: Path, split: Split) -> list[Path]:
     """The files with the cleaned dialogues of a split, in a folder that `prepare` wrote."""
     return sorted((folder / "dialogues").glob(f"{split}-*.jsonl"))
+
+
+def _check_named(both_sides: Sequence[str], found: Mapping[str, Iterable[str]]) -> None:
+    known = {source for sources in found.values() for source in sources}
+    for name in both_sides:
+        if name not in known:
+            raise DataError(f"clean.both_sides={name!r}: allowed are {', '.join(sorted(known))}")
 
 
 def _made_from(dialogues: Any, tokenizer: Any, examples: Any) -> dict[str, str]:

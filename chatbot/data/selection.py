@@ -17,7 +17,14 @@ from typing import BinaryIO
 
 from datasets.utils.tqdm import tqdm
 
-from chatbot.data.cleaning import Cleaning, DropReason, StepLog, apply_steps
+from chatbot.data.cleaning import (
+    Cleaning,
+    DropReason,
+    StepLog,
+    apply_steps,
+    exchanged,
+    muted_replies,
+)
 from chatbot.data.dullness import mute_dull_replies
 from chatbot.data.duplicates import (
     SIMILAR,
@@ -154,7 +161,11 @@ def _clean_batch(batch: Sequence[Raw], cleaning: Cleaning) -> Result:
         digest = dialogue_digest(cleaned.messages)
         shared = bands(triples(cleaned.messages)) if near else []
         numbers += [number_of(digest), *shared]
-        fields = [digest.hex(), origin, source, shared, cleaned.muted, cleaned.messages]
+        sides = [cleaned.muted]
+        if split == "train" and source in cleaning.both_sides:
+            other = muted_replies(exchanged(cleaned.messages), cleaning, log)
+            sides += [] if other is None else [other]
+        fields = [digest.hex(), origin, source, shared, sides, cleaned.messages]
         noted = "\t".join(json.dumps(value, ensure_ascii=False) for value in fields)
         lines.append((split, f"{noted}\n"))
     return lines, dropped, log, numbers
@@ -172,24 +183,32 @@ def _without_duplicates(
     rank, offset = SPLITS.index(split), 0
     for line in tqdm(lines, desc=f"choosing {split}", unit=" dialogues", disable=None):
         place, offset = offset * len(SPLITS) + rank, offset + len(line)
-        digest, origin, source, shared, muted, messages = line.rstrip(b"\n").split(b"\t")
+        digest, origin, source, shared, sides, messages = line.rstrip(b"\n").split(b"\t")
         key, numbers = bytes.fromhex(digest[1:-1].decode()), json.loads(shared)
         name = json.loads(source)
         found = _twin(key, numbers, messages, rank, noted, index, cleaning)
         if found is None:
             index.add(place, key, numbers)
-            number = selection.kept[split].total()
-            selection.kept[split][name] += 1
-            yield (
-                f'{{"dialogue": {number}, "source": {source.decode()}, "muted": {muted.decode()}, '
-                f'"messages": {messages.decode()}}}\n'
-            )
+            muted, *others = json.loads(sides)
+            yield _record(name, muted, json.loads(messages), selection.kept[split])
+            for muted in others:
+                selection.log.add("both_sides", _said(messages))
+                mirrored = exchanged(json.loads(messages))
+                yield _record(name, muted, mirrored, selection.kept[split])
             continue
         reason, step, twin = found
         selection.dropped[json.loads(origin)][name][reason] += 1
         selection.log.add(step, _said(messages), _said(_messages_at(twin, noted)))
         if reason == DropReason.LEAK:
             selection.leaked[SPLITS[twin % len(SPLITS)]].add(twin)
+
+
+def _record(source: str, muted: list[int], messages: list[Message], kept: Counter[str]) -> str:
+    """The line of a dialogue, which is counted."""
+    number = kept.total()
+    kept[source] += 1
+    record = {"dialogue": number, "source": source, "muted": muted, "messages": messages}
+    return f"{json.dumps(record, ensure_ascii=False)}\n"
 
 
 def _twin(

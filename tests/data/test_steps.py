@@ -230,6 +230,7 @@ def test_other_languages_are_dropped() -> None:
         ({"max_reply_count": 1.5}, "clean.max_reply_count=1.5: allowed is a number above 0"),
         ({"max_reply_words": True}, "clean.max_reply_words=True"),
         ({"mute": "one"}, "clean.mute='one': allowed is a list of lines"),
+        ({"both_sides": "people"}, "clean.both_sides=.people.: allowed is a list"),
         ({"mute": ["a", "b++c**"]}, "clean.mute=.*multiple repeat"),
         ({"htlm": True}, "htlm"),
     ],
