@@ -1,32 +1,35 @@
 """Make dialogues that teach to remember: facts that are asked for, names that change.
 
-    python scripts/make_memories.py data/memories.jsonl --seed 0
+    python scripts/make_memories.py data/memories.jsonl --public TRAIN.jsonl.gz --seed 0
 
-Three sources in one file of canonical records. `memories`: the user tells something, talks of other
+Four sources in one file of canonical records. `memories`: the user tells something, talks of other
 things (beginnings of our sample conversations) and asks; a quarter asks for what was never told.
 `renamed-conversations`: ours with other people, pets and towns; prepare with --no-near-duplicates,
-or most go. `medleys`: openings of ours, one after the other, so that Wren is itself wherever in a
-talk it is asked. What is filled in is in scripts/talk/memories.yaml; only the train split is used.
+or most go. `medleys`: openings of ours and questions about Wren, one after the other.
+`interludes`: the same in the midst of public talk, so that Wren is itself wherever it is asked.
+What is filled in is in scripts/talk (memories.yaml, wren.yaml); only the train split is used.
 """
 
 import argparse
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from chatbot.data import Message, find_files, read_dialogues, split_of
+from chatbot.data import Message, clean_dialogue, find_files, read_dialogues, split_of
 from chatbot.data.splits import dialogue_digest
 from chatbot.hub_files import hub_config_path
 from chatbot.tokenization import restore_case
 
 LISTS = Path(__file__).parent / "talk" / "memories.yaml"
+ABOUT = Path(__file__).parent / "talk" / "wren.yaml"
 UNTOLD = 0.25  # share of the questions about what was never told
 BLENDED = 0.3  # of the names are made of two: copying is learned where nothing is known by heart
+ABOUT_WREN = 0.5  # of what is put into other talk
 EXCHANGED = ("woman", "man", "pet", "town")
 # Talk that may tell what is asked for, or that is no time for games.
 TELLING = re.compile(
@@ -40,10 +43,17 @@ Asked = tuple[str, str]  # kind, and whose or which
 
 
 class Maker:
-    """Draws dialogues from `memories.yaml` and our conversations. One seed gives the same ones."""
+    """Draws dialogues from our lists and conversations. One seed gives the same ones."""
 
-    def __init__(self, lists: dict[str, Any], dialogues: list[list[Message]], seed: int):
+    def __init__(
+        self,
+        lists: dict[str, Any],
+        about: list[dict[str, list[str]]],
+        dialogues: list[list[Message]],
+        seed: int,
+    ):
         self.lists, self.kinds, self.values = lists, lists["kinds"], lists["values"]
+        self.about = about
         self.draw = random.Random(seed)
         names = {name for group in EXCHANGED for name in self.values[group]}
         self.beginnings = [start for turns in dialogues if (start := _harmless(turns, names))]
@@ -84,9 +94,30 @@ class Maker:
         return [names.sub(lambda found: typed.get(found[0], found[0]), text) for text in said]
 
     def medley(self) -> list[str]:
-        """Two to five openings, after other talk or at once."""
-        some = self.draw.sample(self.openings, self.draw.randint(2, 5))
-        return [*self._talk(self.draw.choice([0, 1, 2])), *(text for said in some for text in said)]
+        """Two to five exchanges that stand alone, after other talk or at once."""
+        return self._talk(self.draw.choice([0, 1, 2])) + self._exchanges(self.draw.randint(2, 5))
+
+    def interlude(self, turns: list[Message]) -> list[str]:
+        """Public talk, one to three exchanges that have nothing to do with it, and on it goes."""
+        said, start = [message["content"] for message in turns], 2 * self.draw.randint(1, 5)
+        after = said[start : start + 2 * self.draw.choice([0, 0, 1, 2])]
+        whole = [*said[:start], *self._exchanges(self.draw.randint(1, 3)), *after]
+        return whole[: len(whole) // 2 * 2]
+
+    def _exchanges(self, count: int) -> list[str]:
+        """What stands alone in any talk: a question about Wren, or an opening, and the answer."""
+        openings = self.draw.sample(self.openings, count)
+        topics = self.draw.sample(self.about, count)
+        return [
+            text
+            for opening, topic in zip(openings, topics, strict=True)
+            for text in (self._about(topic) if self.draw.random() < ABOUT_WREN else opening)
+        ]
+
+    def _about(self, topic: dict[str, list[str]]) -> list[str]:
+        before = self.draw.choice(["", "", self.draw.choice(self.lists["first"])])
+        asked = self._typed(before + self.draw.choice(topic["asked"]))
+        return [asked, self.draw.choice(topic["answered"])]
 
     def _facts(self) -> tuple[Asked, dict[Asked, str]]:
         """What is asked, and all that was told."""
@@ -146,15 +177,37 @@ def _harmless(turns: list[Message], names: set[str]) -> list[str]:
     return said
 
 
-def make(count: int, variants: int, medleys: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Records: `count` with questions, so many of each conversation that has names, and medleys."""
-    paths = [file.path for file in find_files(hub_config_path("sample_conversations"))]
-    every = [record["messages"] for path in paths for _, record in read_dialogues(path)]
-    own = [turns for turns in every if split_of(dialogue_digest(turns)) == "train"]
-    maker = Maker(yaml.safe_load(LISTS.read_text("utf-8")), own, seed)
+def make(
+    count: int,
+    variants: int,
+    medleys: int,
+    seed: int,
+    public: Sequence[Path] = (),
+    interludes: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """Records: `count` with questions, so many of each conversation that has names, medleys, and
+    interludes in dialogues of the `public` files."""
+    own = [
+        turns
+        for file in find_files(hub_config_path("sample_conversations"))
+        for turns in _read(file.path)
+        if split_of(dialogue_digest(turns)) == "train"
+    ]
+    # beside a validation file, only those for test are held out of a train file
+    talk = [
+        turns
+        for path in public
+        for turns in _read(path)
+        if split_of(dialogue_digest(turns)) != "test"
+    ]
+    lists, about = (yaml.safe_load(path.read_text("utf-8")) for path in (LISTS, ABOUT))
+    maker = Maker(lists, about, own, seed)
     made = [("memories", maker.memory()) for _ in range(count)]
     made += [("renamed-conversations", maker.renamed(each)) for each in own * variants]
     made += [("medleys", maker.medley()) for _ in range(medleys)]
+    if talk:
+        some = maker.draw.sample(talk, min(interludes, len(talk)))
+        made += [("interludes", maker.interlude(turns)) for turns in some]
     for source, said in made:
         both = zip(("user", "assistant") * len(said), said, strict=False)
         messages = [Message(role=role, content=text) for role, text in both]
@@ -163,15 +216,27 @@ def make(count: int, variants: int, medleys: int, seed: int) -> Iterator[dict[st
             yield {"messages": messages, "source": source}
 
 
+def _read(path: Path) -> Iterator[list[Message]]:
+    """The dialogues of a file as they are after cleaning, where the user speaks first."""
+    for _, record in read_dialogues(path):
+        turns = clean_dialogue(record["messages"])
+        if not isinstance(turns, str) and turns[0]["role"] == "user":
+            yield turns
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("output", type=Path, help="file to write, *.jsonl")
     parser.add_argument("--count", type=int, default=6000, help="dialogues with questions (6000)")
     parser.add_argument("--variants", type=int, default=6, help="of each conversation (6)")
-    parser.add_argument("--medleys", type=int, default=1500, help="of openings (1500)")
+    parser.add_argument("--medleys", type=int, default=3000, help="of what stands alone (3000)")
+    said = "dialogues of people to put something into, each beside its validation file"
+    parser.add_argument("--public", nargs="+", type=Path, default=[], help=said)
+    parser.add_argument("--interludes", type=int, default=4000, help="in public talk (4000)")
     parser.add_argument("--seed", type=int, default=0, help="of all draws (0)")
     options = parser.parse_args()
-    records = [*make(options.count, options.variants, options.medleys, options.seed)]
+    amounts = options.count, options.variants, options.medleys, options.seed
+    records = [*make(*amounts, options.public, options.interludes)]
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text("".join(f"{json.dumps(record)}\n" for record in records), "utf-8")
     print(f"{options.output}: {len(records):,} dialogues")

@@ -43,7 +43,8 @@ def tests(repository: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def maker(script: dict[str, Any], lists: dict[str, Any], seed: int = 0) -> Any:
-    return script["Maker"](lists, sample_dialogues()[:60], seed)
+    about = yaml.safe_load(script["ABOUT"].read_text("utf-8"))
+    return script["Maker"](lists, about, sample_dialogues()[:60], seed)
 
 
 def words(text: str) -> str:
@@ -129,13 +130,67 @@ def test_a_medley_is_of_openings_that_stand_alone(
     script: dict[str, Any], lists: dict[str, Any]
 ) -> None:
     draw, starts = maker(script, lists), [turns[0]["content"] for turns in sample_dialogues()[:60]]
+    answers = {answer for topic in draw.about for answer in topic["answered"]}
     for _ in range(50):
         turns = draw.medley()
         assert len(turns) % 2 == 0
         openings = [text for text in turns[::2] if text in starts]
-        assert 2 <= len(openings) == len(set(openings))
-        assert turns[-2] in openings
-        assert not script["MINE"].search(turns[-2])
+        last = turns[-2]
+        assert turns[-1] in answers or (last in openings and not script["MINE"].search(last))
+
+
+def test_an_interlude_stands_in_public_talk(script: dict[str, Any], lists: dict[str, Any]) -> None:
+    draw = maker(script, lists)
+    public = [f"{word} {turn}" for turn in range(8) for word in ("Q", "A")]
+    turns = [
+        {"role": role, "content": text}
+        for role, text in zip(("user", "assistant") * 8, public, strict=True)
+    ]
+    went_on = 0
+    for _ in range(60):
+        whole = draw.interlude(turns)
+        assert len(whole) % 2 == 0
+        kept = [text for text in whole if text in public]
+        assert kept == public[: len(kept)]
+        new = [text for text in whole if text not in public]
+        assert len(new) in (2, 4, 6)
+        start = whole.index(new[0])
+        assert whole[start : start + len(new)] == new
+        went_on += start + len(new) < len(whole)
+    assert 10 <= went_on <= 50
+
+
+def test_the_public_talk_is_none_that_is_held_out(script: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    talks = [[f"what about {n}", f"well, {n}", "and?", "so."] for n in range(200)]
+    turns = [
+        [
+            {"role": role, "content": text}
+            for role, text in zip(("user", "assistant") * 2, talk, strict=True)
+        ]
+        for talk in talks
+    ]
+    file.write_text("".join(f"{json.dumps({'messages': each})}\n" for each in turns))
+    held_out = {each[0]["content"] for each in turns if split_of(dialogue_digest(each)) == "test"}
+    made = list(script["make"](0, 0, 0, 0, [file], 200))
+    first = {record["messages"][0]["content"] for record in made}
+    assert {record["source"] for record in made} == {"interludes"}
+    assert held_out
+    assert not held_out & first
+    assert len(first) > 150
+
+
+def test_what_is_asked_about_wren_is_no_question_of_the_tests(
+    script: dict[str, Any], repository: Path
+) -> None:
+    topics = yaml.safe_load(script["ABOUT"].read_text("utf-8"))
+    asked = {words(text) for topic in topics for text in topic["asked"]}
+    folder = repository / "scripts"
+    prompts = (folder / "prompts.txt").read_text("utf-8").splitlines()
+    identity = (folder / "talk/identity.jsonl").read_text("utf-8").splitlines()
+    assert not asked & {*map(words, prompts)}
+    assert not asked & {words(json.loads(line)["question"]) for line in identity}
+    assert all(len(topic["asked"]) >= 7 and len(topic["answered"]) >= 4 for topic in topics)
 
 
 def test_names_change_alike_and_nothing_else_does(
