@@ -4,6 +4,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +228,10 @@ def test_outputs_are_the_standard_ones(settings: Settings, labelled: bool) -> No
     target = {"labels": LABELS} if labelled else {"decoder_input_ids": TARGET}
     wanted = {"output_attentions": True, "output_hidden_states": True, "use_cache": True}
     outputs = model(*HOLED, **target, **wanted)
-    assert type(outputs) is Seq2SeqLMOutput
+    assert isinstance(outputs, Seq2SeqLMOutput)
+    assert [each.name for each in fields(outputs)] == [
+        each.name for each in fields(Seq2SeqLMOutput)
+    ]
     names = ["logits", "decoder_hidden_states", "decoder_attentions", "cross_attentions"]
     names += ["encoder_last_hidden_state", "encoder_hidden_states"]
     # nobody goes on from labels
