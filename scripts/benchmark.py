@@ -3,10 +3,11 @@
 python scripts/benchmark.py data                        preparing 50 MB of made-up dialogues
 python scripts/benchmark.py data --gigabytes 2          more of them; TMPDIR says where
 python scripts/benchmark.py data --source chats.jsonl   your own
+python scripts/benchmark.py training                    steps on pairs, against BART
 python scripts/benchmark.py training data/mine          pairs against dialogues in one pass
 python scripts/benchmark.py training data/mine --model.copy false --trainer.bf16 true
 python scripts/benchmark.py replies                     generate() and the engine against BART
-    python scripts/benchmark.py start                       cold start and memory
+python scripts/benchmark.py start                       cold start and memory
 """
 
 import argparse
@@ -21,7 +22,8 @@ def main() -> None:
     job.add_argument("--gigabytes", type=float, default=0.05, help="of made-up dialogues (0.05)")
     job.add_argument("--source", type=Path, help="a file or folder of conversations instead")
     job = jobs.add_parser("training", help="one thread; fields of a run may be given as options")
-    job.add_argument("data", type=Path, help="folder that `chatbot prepare` wrote")
+    said = "folder that `chatbot prepare` wrote; without it, against BART"
+    job.add_argument("data", nargs="?", type=Path, help=said)
     job.add_argument("--batch", type=int, default=128, help="replies (128)")
     job.add_argument("--batches", type=int, default=8, help="that are timed (8)")
     job = jobs.add_parser("replies", help="tokens a CPU-second, one thread")
@@ -34,9 +36,12 @@ def main() -> None:
 
         data(options.source, options.gigabytes)
     elif options.job == "training":
-        from benchmarks.training import training
+        from benchmarks.training import against_bart, training
 
-        training(options.data, options.batch, options.batches, rest)
+        if options.data:
+            training(options.data, options.batch, options.batches, rest)
+        else:
+            against_bart(options.batch, options.batches)
     elif options.job == "start":
         from benchmarks.start import start
 

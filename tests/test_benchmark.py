@@ -52,7 +52,10 @@ def test_memory_is_that_of_all_processes(script: dict[str, Any]) -> None:
     assert 50e6 < sum(during) - sum(before) < 80e6
 
 
-def test_the_plain_loop_says_what_generate_says(repository: Path) -> None:
+def test_the_plain_loop_says_what_generate_says(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(repository / "scripts")
     parts = runpy.run_path(str(repository / "scripts" / "benchmarks" / "replies.py"))
     torch.manual_seed(0)
     model = parts["ours"](24)
@@ -61,3 +64,17 @@ def test_the_plain_loop_says_what_generate_says(repository: Path) -> None:
         said = parts["by_plain_loop"](model, False)(sources, 1)
     assert said.shape == (3, 25)
     torch.testing.assert_close(said, parts["by_generate"](model)(sources, 1))
+
+
+def test_the_least_time_is_that_of_reading_or_of_computing(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(repository / "scripts")
+    from benchmarks.peers import Machine
+
+    machine = Machine({"fp32": 100e9, "int8": 400e9}, read=10e9, has_vnni=True)
+    # a row: 40 MB at 10 GB/s; a thousand: 2 * 10 M * 1,000 operations at 100 G a second
+    assert machine.least_seconds(10_000_000, 1, "fp32") == pytest.approx(0.004)
+    assert machine.least_seconds(10_000_000, 1, "int8") == pytest.approx(0.001)
+    assert machine.least_seconds(10_000_000, 1000, "fp32") == pytest.approx(0.2)
+    assert "fp32 100, int8 400; memory read 10 GB/s; with VNNI" in str(machine)

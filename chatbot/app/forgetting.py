@@ -9,11 +9,20 @@ from typing import Any
 
 from gradio.state_holder import SessionState, StateHolder
 
-KNOWN_PAGES = 64  # 90 kB each; one that is known no more is begun anew, and loses nothing
+KNOWN_PAGES = 64  # one that is known no more is begun anew, and loses nothing
 
 
 class ForgetfulState(SessionState):
     """What the server knows of one open page: which parts it has, and not what they show."""
+
+    @property
+    def config_values(self) -> dict[int, Any]:
+        """What a link to the state of a page is made of: written here, and gone."""
+        return {}
+
+    @config_values.setter
+    def config_values(self, values: dict[int, Any]) -> None:
+        pass
 
     def _update_value_in_config(self, key: int, value: Any) -> None:
         pass

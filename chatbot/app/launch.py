@@ -1,20 +1,18 @@
 """Serves the page and OpenAI's routes: who may use them, a free port, the browser, a clean end."""
 
-import ctypes
 import os
 import socket
 import sys
 import warnings
 import webbrowser
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
 from chatbot.app import strings
+from chatbot.app.memory import keep_one_heap, stay_tidy
 from chatbot.serving.guard import LOOPBACK, Rate, guarded_app
 
 if TYPE_CHECKING:
@@ -25,8 +23,6 @@ LOCAL = "127.0.0.1"
 DEFAULT_PORT = 7860
 PORTS_TRIED = 100
 RATE = 30  # messages a minute of each client, where others can come in
-M_ARENA_MAX = -8  # of glibc's malloc.h
-TRIM_SECONDS = 10
 # Gradio and the Hub client read these when they are imported, oneDNN when it is first used.
 ENVIRONMENT = {
     # it keeps the code that it makes for each shape: with its 1,024 a server grows for days
@@ -75,7 +71,7 @@ def launch_app(
             is allowed, or others could come in and nobody said how.
     """
     os.environ.update(ENVIRONMENT)
-    _give_memory_back()
+    keep_one_heap()
     # imported late: the environment comes first, and a busy port is said before the model loads
     logins = check_access(host, auth, no_auth)
     chosen = choose_port(host, port)
@@ -114,7 +110,7 @@ def launch_app(
             print(strings.ROUTES_OFF, flush=True)
         if open_browser and _has_screen():
             webbrowser.open(url)
-        Event().wait()
+        stay_tidy()
     except KeyboardInterrupt:
         print(f"\n{strings.GOODBYE}")
     finally:
@@ -267,25 +263,6 @@ def _refusal(host: str, port: int) -> str | None:
     except (OSError, OverflowError) as error:
         return str(getattr(error, "strerror", None) or error)
     return None
-
-
-def _give_memory_back() -> None:
-    """Keep one heap for all threads, and give its free pages back now and then.
-
-    glibc gives each thread a heap of its own, and of a heap only what is free at its end: they fill
-    with holes.
-    """
-    with suppress(AttributeError, OSError, TypeError):  # another libc
-        libc = ctypes.CDLL(None)
-        trim = libc.malloc_trim
-        libc.mallopt(M_ARENA_MAX, 1)
-        Thread(target=_now_and_then, args=(trim, 0), daemon=True).start()
-
-
-def _now_and_then(call: Callable[[int], object], argument: int) -> None:
-    pause = Event()
-    while not pause.wait(TRIM_SECONDS):
-        call(argument)
 
 
 def _has_screen() -> bool:

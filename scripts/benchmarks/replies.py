@@ -1,56 +1,33 @@
 """Tokens a CPU-second of one thread: ours against BART of the same size and the plainest loops.
 
-Weights are new: speed does not depend on them. Sources have 32 tokens, replies exactly 24. All take
-turns in each round, so that what else the machine does hits them alike.
+Sources have 32 tokens, replies exactly 24. All take turns in each round, so that what else the
+machine does hits them alike. After the table: what is left to the machine's own limit, where the
+time of a step goes, and what int8 costs in perplexity.
 """
 
 import statistics
-import time
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from benchmarks.peers import REPLY, SOURCE, SPECIAL, VOCABULARY, Machine, bart, ours, seconds
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import BartConfig, BartForConditionalGeneration
 
 from chatbot.checkpoints import load_chatbot
-from chatbot.modeling import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration, quantize
+from chatbot.data import load_prepared, prepare
+from chatbot.evaluation import measure_perplexity
+from chatbot.hub_files import hub_config_path
+from chatbot.modeling import RnnSeq2SeqForConditionalGeneration, quantize
 from chatbot.modeling.quantization_rnn_seq2seq import Int8Linear
 from chatbot.presets import GenerationPreset
 from chatbot.serving.slots import Request, Slots
 
-SOURCE, REPLY, VOCABULARY = 32, 24, 8192
 WORKLOADS = {"greedy, 1": (1, 1), "greedy, 64": (64, 1), "beam 5, 1": (1, 5), "beam 5, 32": (32, 5)}
-SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 2}
 LENGTH = {"min_new_tokens": REPLY, "max_new_tokens": REPLY, "do_sample": False}
 # Says replies to sources (B, S) with so many beams.
 Speaker = Callable[[Tensor, int], object]
-
-
-def ours(width: int = 512) -> RnnSeq2SeqForConditionalGeneration:
-    """Two layers a side, the encoder bidirectional, general attention."""
-    sizes = {"embedding_size": width, "hidden_size": width, "vocab_size": VOCABULARY}
-    config = RnnSeq2SeqConfig(**sizes, encoder_layers=2, decoder_layers=2, bidirectional=True)
-    return RnnSeq2SeqForConditionalGeneration(config).eval()
-
-
-def bart() -> BartForConditionalGeneration:
-    """transformers' own, with about as many parameters."""
-    sides = {"layers": 2, "attention_heads": 8, "ffn_dim": 1024}
-    config = BartConfig(
-        vocab_size=VOCABULARY,
-        d_model=448,
-        max_position_embeddings=128,
-        forced_eos_token_id=None,
-        **{
-            f"{side}_{name}": size
-            for side in ("encoder", "decoder")
-            for name, size in sides.items()
-        },
-        **SPECIAL,
-    )
-    return BartForConditionalGeneration(config).eval()
 
 
 def by_generate(model: torch.nn.Module) -> Speaker:
@@ -129,52 +106,29 @@ def speakers() -> dict[str, tuple[Speaker, bool]]:
     }
 
 
-def machine() -> str:
-    """What this core can do at most, and whether it has instructions for int8."""
-    square = torch.rand(1024, 1024)
-    whole, long = (square * 100).to(torch.int8), torch.rand(1 << 26)
-    jobs = {
-        "fp32": lambda: square @ square,
-        "bf16": lambda: square.bfloat16() @ square.bfloat16(),
-        "int8": lambda: torch._int_mm(whole, whole),
-        "read": long.sum,
-    }
-    best = {name: min(_seconds(job) for _ in range(5)) for name, job in jobs.items()}
-    speeds = ", ".join(
-        f"{name} {2**31 / best[name] / 1e9:.0f}" for name in ("fp32", "bf16", "int8")
-    )
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    vnni = "with" if "vnni" in flags else "without"
-    read = long.numel() * 4 / best["read"] / 1e9
-    return f"matrix products, GFLOP/s: {speeds}; memory read {read:.0f} GB/s; {vnni} VNNI"
-
-
-def _seconds(job: Callable[..., object], *arguments: object) -> float:
-    started = time.process_time()
-    job(*arguments)
-    return time.process_time() - started
-
-
 @torch.inference_mode()
 def replies(rounds: int) -> None:
     """`benchmark.py replies`."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    print(machine())
+    machine = Machine.measured()
+    print(machine)
     measured: dict[str, dict[str, float]] = {}
     all_speakers = speakers()
     for workload, (batch, beams) in WORKLOADS.items():
         sources = torch.randint(10, VOCABULARY // 4, (batch, SOURCE))
         taking = {n: say for n, (say, has_beams) in all_speakers.items() if beams == 1 or has_beams}
-        seconds: dict[str, list[float]] = {name: [] for name in taking}
+        times: dict[str, list[float]] = {name: [] for name in taking}
         for number in range(rounds + 1):
             for name, say in taking.items():
-                took = _seconds(say, sources, beams)
-                seconds[name] += [took] if number else []  # the first is slower
-        for name, took in seconds.items():
+                took = seconds(say, sources, beams)
+                times[name] += [took] if number else []  # the first is slower
+        for name, took in times.items():
             speed = batch * REPLY / statistics.median(took)
             measured.setdefault(name, {})[workload] = speed
     show(measured)
+    show_steps(measured, machine)
+    show_loss()
 
 
 def show(measured: dict[str, dict[str, float]]) -> None:
@@ -188,3 +142,33 @@ def show(measured: dict[str, dict[str, float]]) -> None:
             for of in WORKLOADS
         ]
         print(f"| {name} | {' | '.join(cells)} |")
+
+
+def show_steps(measured: dict[str, dict[str, float]], machine: Machine) -> None:
+    """Where a step of `generate()` goes: what the machine needs at least, and what comes on top."""
+    model = ours()
+    used = [*model.model.decoder.parameters(), *model.lm_head.parameters()]
+    weights = sum(part.numel() for part in used if part.dim() == 2)
+    print("| ms a step | the machine, at least | plain loop | generate() itself | generate() |")
+    print("|---|---|---|---|---|")
+    for workload, (batch, beams) in WORKLOADS.items():
+        for kind in ("fp32", "int8"):
+            least = 1000 * machine.least_seconds(weights, batch * beams, kind)
+            names = (f"{kind}, plain loop", "generate() itself, width 16", f"{kind}, generate()")
+            speeds = (measured[name].get(workload) for name in names)
+            cells = [f"{1000 * batch / speed:.2f}" if speed else "" for speed in speeds]
+            print(f"| {kind}, {workload} | {least:.2f} | {' | '.join(cells)} |")
+
+
+def show_loss() -> None:
+    """What int8 costs the shipped model, on sample conversations that it never learned."""
+    model, tokenizer = load_chatbot()
+    samples = hub_config_path("sample_conversations")
+    with tempfile.TemporaryDirectory() as scratch:
+        prepare([samples], Path(scratch, "samples"), tokenizer=tokenizer)
+        examples = load_prepared(Path(scratch, "samples"))["test"]
+        before, after = (
+            measure_perplexity(each, tokenizer, examples)
+            for each in (model.float(), quantize(model))
+        )
+    print(f"perplexity, fp32 to int8: {before:.2f} to {after:.2f} ({after / before - 1:+.2%})")

@@ -1,4 +1,4 @@
-"""Replies forward and back: pairs of context and reply against whole dialogues in one pass."""
+"""Steps of training: pairs against whole dialogues in one pass, and pairs against BART."""
 
 import json
 import tempfile
@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from benchmarks.peers import REPLY, SOURCE, VOCABULARY, bart, ours, seconds
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -58,3 +60,41 @@ def training(folder: Path, batch: int, batches: int, options: list[str]) -> None
         rows_each = len(timed[name][0]["input_ids"])
         print(f"{name:10}{speed:8.0f} replies a CPU-second, {rows_each} rows a batch")
     print(f"{'ratio':10}{speeds['one pass'] / speeds['pairs']:8.2f}")
+
+
+def against_bart(batch: int, batches: int) -> None:
+    """`benchmark.py training` without data: target tokens of whole steps, AdamW included.
+
+    Sources of 32 tokens, targets of 24, nothing padded; in turn, so that noise hits both.
+    """
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    source = torch.randint(10, VOCABULARY, (batch, SOURCE))
+    labels = torch.randint(10, VOCABULARY, (batch, REPLY))
+    models = {"BART": bart().train(), "ours": ours().train()}
+    optimizers = {name: torch.optim.AdamW(model.parameters()) for name, model in models.items()}
+    for precision in (torch.float32, torch.bfloat16):
+        took = Counter[str]()
+        for number in range(batches + 1):
+            for name, model in models.items():
+                second = seconds(_step, model, optimizers[name], source, labels, precision)
+                took[name] += second if number else 0  # the first is slower
+        speeds = {name: batches * labels.numel() / each for name, each in took.items()}
+        said = ", ".join(f"{name} {speed:,.0f}" for name, speed in speeds.items())
+        print(
+            f"{precision}: {said} target tokens a CPU-second; {speeds['ours'] / speeds['BART']:.2f}"
+        )
+
+
+def _step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    source: torch.Tensor,
+    labels: torch.Tensor,
+    precision: torch.dtype,
+) -> None:
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        loss = model(input_ids=source, labels=labels).loss
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
