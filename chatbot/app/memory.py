@@ -1,7 +1,7 @@
 """The memory of a server, which stays what it was.
 
-glibc gives each thread a heap of its own, and gives back of it only what is free at its end: heaps
-fill with holes. Python looks through old objects for circles that nobody needs only when a quarter
+glibc gives each thread a heap of its own, takes ever larger pieces into it, and gives back of it
+only what is free at its end: heaps fill with holes. Python looks through old objects for circles that nobody needs only when a quarter
 of them is new, and the libraries have a million.
 """
 
@@ -12,14 +12,17 @@ from contextlib import suppress
 from threading import Event
 from typing import NoReturn
 
-M_ARENA_MAX = -8  # of glibc's malloc.h
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
+LARGE = 1 << 21  # bytes; what is larger stands outside the heap
 TIDY_SECONDS = 10
 
 
 def keep_one_heap() -> None:
-    """For all threads that are started from now on."""
+    """For all threads that are started from now on, and without what is large."""
     with suppress(AttributeError, OSError, TypeError):  # another libc
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_ARENA_MAX, 1)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 def stay_tidy() -> NoReturn:
