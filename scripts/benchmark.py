@@ -7,6 +7,7 @@ python scripts/benchmark.py training                    steps on pairs, against 
 python scripts/benchmark.py training data/mine          pairs against dialogues in one pass
 python scripts/benchmark.py training data/mine --model.copy false --trainer.bf16 true
 python scripts/benchmark.py replies                     generate() and the engine against BART
+python scripts/benchmark.py profile                     where the time of generate() goes
 python scripts/benchmark.py start                       cold start and memory
 """
 
@@ -28,6 +29,7 @@ def main() -> None:
     job.add_argument("--batches", type=int, default=8, help="that are timed (8)")
     job = jobs.add_parser("replies", help="tokens a CPU-second, one thread")
     job.add_argument("--rounds", type=int, default=9, help="of which the median counts (9)")
+    jobs.add_parser("profile", help="generate() by operation, one thread")
     job = jobs.add_parser("start", help="from an empty process to the first word")
     job.add_argument("--rounds", type=int, default=5, help="of which the best counts (5)")
     options, rest = parser.parse_known_args()
@@ -42,6 +44,10 @@ def main() -> None:
             training(options.data, options.batch, options.batches, rest)
         else:
             against_bart(options.batch, options.batches)
+    elif options.job == "profile":
+        from benchmarks.profiles import profiles
+
+        profiles()
     elif options.job == "start":
         from benchmarks.start import start
 

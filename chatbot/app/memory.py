@@ -1,8 +1,8 @@
 """The memory of a server, which stays what it was.
 
 glibc gives each thread a heap of its own, takes ever larger pieces into it, and gives back of it
-only what is free at its end: heaps fill with holes. Python looks through old objects for circles that nobody needs only when a quarter
-of them is new, and the libraries have a million.
+only what is free at its end: heaps fill with holes. Python looks through old objects for circles
+that nobody needs only when a quarter of them is new, and the libraries have a million.
 """
 
 import ctypes

@@ -393,6 +393,30 @@ def test_of_two_processors_of_one_effect_one_is_called() -> None:
     )
 
 
+@pytest.mark.parametrize("ends", [[END], [END, 7]])
+def test_the_least_new_tokens_are_those_of_transformers(ends: list[int]) -> None:
+    model = speaker(ADDITIVE)
+    config = GenerationConfig(min_new_tokens=3, eos_token_id=ends)
+    config._eos_token_tensor = torch.tensor(ends)
+    (own,) = model._get_logits_processor(config, 2)
+    theirs = MinNewTokensLengthLogitsProcessor(2, 3, ends)
+    assert type(own) is not type(theirs)
+    scores = torch.randn(4, model.config.vocab_size)
+    for length in range(2, 8):
+        words = torch.zeros(4, length, dtype=torch.long)
+        assert own(words, scores).equal(theirs(words, scores))
+    assert scores.isfinite().all()  # nothing is changed in place
+
+
+def test_an_end_that_is_no_token_ends_nothing() -> None:
+    model = speaker(ADDITIVE)
+    config = GenerationConfig(min_new_tokens=3, eos_token_id=-1)
+    config._eos_token_tensor = torch.tensor([-1])
+    (made,) = model._get_logits_processor(config, 1)
+    scores = torch.randn(2, model.config.vocab_size)
+    assert made(torch.zeros(2, 1, dtype=torch.long), scores).equal(scores)
+
+
 @pytest.mark.parametrize("beams", [1, 3])
 def test_only_allowed_tokens(beams: int) -> None:
     allowed = [[5, 6], [7, 8], [9, 10]]
