@@ -201,7 +201,7 @@ def make(
         if split_of(dialogue_digest(turns)) != "test"
     ]
     lists, about = (yaml.safe_load(path.read_text("utf-8")) for path in (LISTS, ABOUT))
-    maker = Maker(lists, about, own, seed)
+    maker = Maker(lists, about["topics"], own, seed)
     made = [("memories", maker.memory()) for _ in range(count)]
     made += [("renamed-conversations", maker.renamed(each)) for each in own * variants]
     made += [("medleys", maker.medley()) for _ in range(medleys)]

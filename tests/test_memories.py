@@ -43,7 +43,7 @@ def tests(repository: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def maker(script: dict[str, Any], lists: dict[str, Any], seed: int = 0) -> Any:
-    about = yaml.safe_load(script["ABOUT"].read_text("utf-8"))
+    about = yaml.safe_load(script["ABOUT"].read_text("utf-8"))["topics"]
     return script["Maker"](lists, about, sample_dialogues()[:60], seed)
 
 
@@ -183,7 +183,7 @@ def test_the_public_talk_is_none_that_is_held_out(script: dict[str, Any], tmp_pa
 def test_what_is_asked_about_wren_is_no_question_of_the_tests(
     script: dict[str, Any], repository: Path
 ) -> None:
-    topics = yaml.safe_load(script["ABOUT"].read_text("utf-8"))
+    topics = yaml.safe_load(script["ABOUT"].read_text("utf-8"))["topics"]
     asked = {words(text) for topic in topics for text in topic["asked"]}
     folder = repository / "scripts"
     prompts = (folder / "prompts.txt").read_text("utf-8").splitlines()

@@ -168,7 +168,7 @@ def show_loss() -> None:
         prepare([samples], Path(scratch, "samples"), tokenizer=tokenizer)
         examples = load_prepared(Path(scratch, "samples"))["test"]
         before, after = (
-            measure_perplexity(each, tokenizer, examples)
+            measure_perplexity(each, tokenizer, examples).per_token
             for each in (model.float(), quantize(model))
         )
     print(f"perplexity, fp32 to int8: {before:.2f} to {after:.2f} ({after / before - 1:+.2%})")
