@@ -137,6 +137,9 @@ def test_a_medley_is_of_openings_that_stand_alone(
         openings = [text for text in turns[::2] if text in starts]
         last = turns[-2]
         assert turns[-1] in answers or (last in openings and not script["MINE"].search(last))
+        exchanges = draw._exchanges(5)
+        assert len(exchanges) == 10
+        assert len({*exchanges[::2]}) == 5
 
 
 def test_an_interlude_stands_in_public_talk(script: dict[str, Any], lists: dict[str, Any]) -> None:

@@ -190,11 +190,11 @@ def _without_duplicates(
         if found is None:
             index.add(place, key, numbers)
             muted, *others = json.loads(sides)
-            yield _record(name, muted, json.loads(messages), selection.kept[split])
+            yield _record(name, muted, messages.decode(), selection.kept[split])
             for muted in others:
                 selection.log.add("both_sides", _said(messages))
-                mirrored = exchanged(json.loads(messages))
-                yield _record(name, muted, mirrored, selection.kept[split])
+                other = json.dumps(exchanged(json.loads(messages)), ensure_ascii=False)
+                yield _record(name, muted, other, selection.kept[split])
             continue
         reason, step, twin = found
         selection.dropped[json.loads(origin)][name][reason] += 1
@@ -203,12 +203,12 @@ def _without_duplicates(
             selection.leaked[SPLITS[twin % len(SPLITS)]].add(twin)
 
 
-def _record(source: str, muted: list[int], messages: list[Message], kept: Counter[str]) -> str:
-    """The line of a dialogue, which is counted."""
+def _record(source: str, muted: list[int], messages: str, kept: Counter[str]) -> str:
+    """The line of a dialogue, whose messages are JSON already; it is counted."""
     number = kept.total()
     kept[source] += 1
-    record = {"dialogue": number, "source": source, "muted": muted, "messages": messages}
-    return f"{json.dumps(record, ensure_ascii=False)}\n"
+    name = json.dumps(source, ensure_ascii=False)
+    return f'{{"dialogue": {number}, "source": {name}, "muted": {muted}, "messages": {messages}}}\n'
 
 
 def _twin(
