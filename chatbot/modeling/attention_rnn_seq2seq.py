@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from .products_rnn_seq2seq import Linear
 
 
 @dataclass
@@ -55,7 +56,7 @@ class GeneralScore(DotScore):
 
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
-        self.memory = nn.Linear(config.memory_size, config.hidden_size, bias=False)
+        self.memory = Linear(config.memory_size, config.hidden_size, bias=False)
 
     def project(self, values: Tensor) -> Tensor:
         return self.memory(values)
@@ -69,8 +70,8 @@ class ConcatScore(nn.Module):
 
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__()
-        self.query = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-        self.memory = nn.Linear(config.memory_size, config.hidden_size, bias=False)
+        self.query = Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.memory = Linear(config.memory_size, config.hidden_size, bias=False)
         self.energy = nn.Linear(config.hidden_size, 1, bias=False)
 
     def project(self, values: Tensor) -> Tensor:

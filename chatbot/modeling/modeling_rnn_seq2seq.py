@@ -28,6 +28,7 @@ from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying_rnn_seq2seq import Pointing, label_loss, mixed_log_probabilities
 from .dialogues_rnn_seq2seq import read_turns, round_up
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
+from .products_rnn_seq2seq import Linear
 from .quantization_rnn_seq2seq import QuantizablePreTrainedModel, quantize_modules
 from .recurrent_rnn_seq2seq import RnnSeq2SeqRecurrentStack, State
 
@@ -223,8 +224,8 @@ class RnnSeq2SeqBridge(nn.Module):
                 config.encoder_layers * config.memory_size,
                 config.decoder_layers * config.hidden_size,
             )
-            self.hidden = nn.Linear(*sizes)
-            self.cell = nn.Linear(*sizes) if self.is_lstm else None
+            self.hidden = Linear(*sizes)
+            self.cell = Linear(*sizes) if self.is_lstm else None
 
     def forward(self, hidden: Tensor, cell: Tensor) -> States:
         """Map final states (B, encoder_layers, M) to a state for each decoder layer."""
@@ -309,7 +310,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         self.attention = None
         if config.attention != "none":
             self.attention = Attention(config)
-            self.combine = nn.Linear(combined, config.hidden_size, bias=False)
+            self.combine = Linear(combined, config.hidden_size, bias=False)
         if config.copy:
             self.copy_gate = nn.Linear(config.hidden_size + config.memory_size + width, 1)
         self.post_init()
@@ -660,7 +661,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
         self.model = RnnSeq2SeqModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.decoder_vocab_size)
+        self.lm_head = Linear(config.hidden_size, config.decoder_vocab_size)
         self.post_init()
 
     def post_init(self) -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from .products_rnn_seq2seq import linear
 
 State = tuple[Tensor, Tensor]
 # Outputs of a layer, and its state after them.
@@ -115,13 +116,21 @@ class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
     def step(self, inputs: Tensor, state: State, weights: list[Tensor]) -> tuple[Tensor, State]:
         """Read one token, (batch, width), in one direction.
 
-        Cells do it: without gradients, `nn.LSTM` would repack its weights at every call.
+        Without gradients, `nn.LSTM` would repack its weights at every call.
         """
         hidden, cell = state[0][:, 0], state[1][:, 0]
+        of_inputs, of_hidden, bias, hidden_bias = weights
+        gates, recurrent = linear(inputs, of_inputs, bias), linear(hidden, of_hidden, hidden_bias)
         if self.is_lstm:
-            hidden, cell = torch.lstm_cell(inputs, (hidden, cell), *weights)
+            admit, keep, new, show = (gates + recurrent).chunk(4, dim=-1)
+            cell = keep.sigmoid() * cell + admit.sigmoid() * new.tanh()
+            hidden = show.sigmoid() * cell.tanh()
         else:
-            hidden = torch.gru_cell(inputs, hidden, *weights)
+            width = hidden.shape[-1]
+            opened = (gates[:, :-width] + recurrent[:, :-width]).sigmoid()
+            reset, keep = opened.chunk(2, dim=-1)
+            new = torch.tanh(gates[:, -width:] + reset * recurrent[:, -width:])
+            hidden = torch.lerp(new, hidden, keep)
         return hidden, (hidden[:, None], cell[:, None])
 
     def _holding_column(self, weight: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from chatbot.data import load_prepared, prepare
 from chatbot.evaluation import measure_perplexity
 from chatbot.hub_files import hub_config_path
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration, quantize
+from chatbot.modeling.products_rnn_seq2seq import Linear
 from chatbot.modeling.quantization_rnn_seq2seq import Int8Linear
 from chatbot.presets import GenerationPreset
 from chatbot.serving.slots import Request, Slots
@@ -55,15 +56,15 @@ def by_slots(model: RnnSeq2SeqForConditionalGeneration) -> Speaker:
 def by_plain_loop(model: RnnSeq2SeqForConditionalGeneration, int8: bool) -> Speaker:
     """The floor: the same network in bare torch calls, greedily, without anything around them."""
     decoder, lstm = model.model.decoder, model.model.decoder.stack.layers
-    linear = (lambda of: Int8Linear(of.weight, of.bias)) if int8 else (lambda of: of)
+    layer_of = (lambda of: Int8Linear(of.weight, of.bias)) if int8 else (lambda of: of)
     maps = []
     for layer in lstm:
         (inputs, hidden, *biases) = layer.rnn.all_weights[0]
-        both = torch.nn.Linear(inputs.shape[1] + hidden.shape[1], len(inputs))
+        both = Linear(inputs.shape[1] + hidden.shape[1], len(inputs))
         both.weight.data = torch.cat([inputs, hidden], 1).data
         both.bias.data = (biases[0] + biases[1]).data
-        maps.append(linear(both))
-    combine, output = linear(decoder.combine), linear(model.lm_head)
+        maps.append(layer_of(both))
+    combine, output = layer_of(decoder.combine), layer_of(model.lm_head)
     table = model.get_input_embeddings().weight
 
     def say(sources: Tensor, beams: int) -> Tensor:
