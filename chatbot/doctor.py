@@ -64,7 +64,7 @@ MEASURES = (
         "`<unk>`, or holes", "the vocabulary lacks the words of the data",
         "prepare with `--level bpe`, where nothing is unknown, or a larger `--vocab-size`"),
     Measure("sameness", 0.1, 0.5, "share of the commonest reference",
-        "the same reply to everything", "the data say it: one reply is much of them",
+        "the same reply to everything", "one reply makes up much of the data",
         "prepare with `--max-reply-count 20`; find more varied data"),
     Measure("gap", 1, 2, "held-out loss less training loss, nats a token",
         "overfits: replies are pieces of the data", "few dialogues for many weights and epochs",

@@ -55,6 +55,9 @@ def render_card(
         results["data"] = " + ".join(row["name"] for row in data) or "own data"
         index = [one for one in model_index(results) if math.isfinite(one.metric_value)]
         shown["split"], shown["results"] = next(iter(results["splits"].items()))
+        shown["sets"] = _by_set(
+            shown["results"], dict(zip(run.get("licences", {}), data, strict=True))
+        )
     known = bool(data) and all(row["license"] != "unknown" for row in data)
     metadata = ModelCardData(
         license="apache-2.0" if known else None,
@@ -82,6 +85,14 @@ def render_card(
         **shown,
     )
     return str(card)
+
+
+def _by_set(measured: Run, learned: Mapping[str, Run]) -> list[Run]:
+    """Perplexities of each held-out set, under the name that the card gives it, and of all."""
+    whole = {"name": "all", "count": measured["replies"], **measured["measures"]["teacher forcing"]}
+    rows = measured["tables"]["source"]
+    named = [row | {"name": learned.get(row["name"], {"name": "other"})["name"]} for row in rows]
+    return [*named, whole]
 
 
 def answer_prompts(session: ChatSession, prompts: Sequence[str], seed: int = 0) -> list[Run]:

@@ -26,11 +26,16 @@ RUN = {
 @pytest.fixture
 def evaluation(tmp_path: Path) -> Path:
     """What `chatbot evaluate --output` writes, with a measure that is no number."""
+    per_token, per_word = {"value": 30.5, "low": 29.0, "high": 32.0}, {"value": 120.04}
+    perplexities = {"perplexity per token": per_token, "perplexity per word": per_word}
     measures = {
-        "teacher forcing": {"perplexity per token": {"value": 30.5, "low": 29.0, "high": 32.0}},
+        "teacher forcing": perplexities,
         "lively": {"BLEU": {"value": 1.25}, "distinct-1": {"value": float("nan")}},
     }
-    results = {"data": "data/annabel", "splits": {"test": {"replies": 4030, "measures": measures}}}
+    sets = {"personality-chat": 30, "annabel": 4000}
+    table = [{"name": name, "count": count, **perplexities} for name, count in sets.items()]
+    test = {"replies": 4030, "measures": measures, "tables": {"source": table}}
+    results = {"data": "data/annabel", "splits": {"test": test}}
     (tmp_path / "results.json").write_text(json.dumps(results))
     return tmp_path
 
@@ -43,10 +48,13 @@ def test_a_card_tells_what_was_measured(tiny_chatbot: Chatbot, evaluation: Path)
     assert card.data.license == "apache-2.0"
     assert [(r.metric_name, r.metric_value, r.dataset_name) for r in card.data.eval_results] == [
         ("teacher forcing: perplexity per token", 30.5, DATA),
+        ("teacher forcing: perplexity per word", 120.04, DATA),
         ("lively: BLEU", 1.25, DATA),
     ]
     for line in (
         "4,030 replies of held-out test dialogues",
+        "| personality-chat | 30 | 30.5 | 120.0 |\n| other | 4,000 | 30.5 | 120.0 |",
+        "| all | 4,030 | 30.5 | 120.0 |",
         "| teacher forcing | perplexity per token | 30.500 [29.000, 32.000] |",
         "1,234 steps in 10 minutes, with the CPU alone",
         "(2 cores of P1)",
