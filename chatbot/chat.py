@@ -178,7 +178,7 @@ class ChatSession:
             draws = torch.tensor(list(base64.b64decode(saved["draws"])), dtype=torch.uint8)
             encode_turns(self.tokenizer, saved["messages"])
             self.generator.set_state(draws)
-        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError(
                 f"{file} is no saved session: {error!r}; allowed: one of save."
             ) from error
@@ -232,9 +232,13 @@ class ChatSession:
             for said in stream:
                 if not self.min_confidence and not self._withheld(said):
                     yield (shown := said)
-        finally:
-            tokens = stream.stop()
-            reply = self._finish(message, stream.read, [tokens], stream.timing(len(tokens)))
+        except BaseException:  # stopped: nobody looks inside, and whoever stopped it does not wait
+            stream.stop()
+            if shown:
+                self._remember(message, shown)
+            raise
+        tokens = stream.stop()
+        reply = self._finish(message, stream.read, [tokens], stream.timing(len(tokens)))
         if reply.text != shown:
             yield reply.text
         return reply

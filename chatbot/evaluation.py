@@ -32,6 +32,11 @@ Scale = Callable[[float], float]
 Columns = dict[str, tuple[ArrayLike, ArrayLike, Scale]]
 
 
+def perplexity(nats: float) -> float:
+    """e to the power of the nats of one token, word or byte; infinite past what a float holds."""
+    return math.exp(nats) if nats < 709 else math.inf
+
+
 @dataclass(frozen=True)
 class Perplexity:
     """Sums behind a perplexity.
@@ -48,12 +53,12 @@ class Perplexity:
 
     @property
     def per_token(self) -> float:
-        return math.exp(self.nats / self.tokens)
+        return perplexity(self.nats / self.tokens)
 
     @property
     def per_word(self) -> float:
         """Comparable between tokenizers, as `per_token` is not."""
-        return math.exp(self.nats / self.words)
+        return perplexity(self.nats / self.words)
 
     def __str__(self) -> str:
         return f"{self.per_token:.1f} per token, {self.per_word:.1f} per word"
@@ -172,9 +177,9 @@ def perplexity_columns(scores: TokenScores) -> Columns:
     """Perplexities and accuracy, for `group_table` of examples."""
     nats, right = scores.sums(scores.nats), scores.sums(scores.right)
     return {
-        "perplexity per token": (nats, scores.tokens, math.exp),
-        "perplexity per word": (nats, scores.words, math.exp),
-        "perplexity per byte": (nats, scores.bytes, math.exp),
+        "perplexity per token": (nats, scores.tokens, perplexity),
+        "perplexity per word": (nats, scores.words, perplexity),
+        "perplexity per byte": (nats, scores.bytes, perplexity),
         "accuracy": (right, scores.tokens, float),
     }
 
@@ -184,7 +189,7 @@ def rarity_table(scores: TokenScores, examples: Dataset, train: Dataset) -> Tabl
     tokens, learned = (np.concatenate(data["labels"]) for data in (examples, train))
     counts = np.bincount(learned, minlength=tokens.max() + 1)[tokens]
     bands = np.where(counts, 10 ** np.log10(np.maximum(counts, 1)).astype(int), 0)
-    columns: Columns = {"perplexity per token": (scores.nats, 1, math.exp)}
+    columns: Columns = {"perplexity per token": (scores.nats, 1, perplexity)}
     return group_table(columns, np.repeat(examples["dialogue"], scores.tokens), bands)
 
 
@@ -202,7 +207,7 @@ def context_measures(model: Model, tokenizer: Tokenizer, examples: Dataset) -> M
         changed = Dataset.from_dict({"input_ids": given, "labels": labels})
         scores = score_tokens(model, tokenizer, changed)
         nats = scores.sums(scores.nats)
-        measured[name] = estimate(examples["dialogue"], nats, scores.tokens, math.exp)
+        measured[name] = estimate(examples["dialogue"], nats, scores.tokens, perplexity)
     return measured
 
 

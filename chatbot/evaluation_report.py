@@ -6,7 +6,6 @@ show them are the templates of `hub_config/evaluation`.
 
 import io
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +63,8 @@ def evaluate(
     protocol = hub_config_path("evaluation/protocol.txt").read_text("utf-8").splitlines()
     results = about | {"chatbot": __version__, "parameters": chatbot[0].num_parameters()}
     results |= {"protocol": protocol, "decodings": list(presets), "splits": {}}
+    if other is not None:
+        _check_comparable(other, splits[0], data[splits[0]])
     train = _sample(data["train"], 200_000)
     with whole_folder(output, overwrite=overwrite, mark=RESULTS) as folder:
         for split in splits:
@@ -144,20 +145,32 @@ def reply_measures(of: Records, lowercase: bool) -> Results:
     }
 
 
+_OTHERS = "other replies were measured; allowed: the same data, split and limit"
+
+
+def _check_comparable(theirs: Path, split: str, examples: Dataset) -> None:
+    """Raise FileNotFoundError or ValueError before anything is measured in vain."""
+    if not (file := theirs / f"scores-{split}.npz").is_file():
+        raise FileNotFoundError(f"{theirs} holds no evaluation of the split {split!r}.")
+    with np.load(file) as scores:
+        if any(not np.array_equal(scores[name], examples[name]) for name in ("dialogue", "turn")):
+            raise ValueError(f"{theirs}: {_OTHERS}")
+
+
 def compare(ours: Path, theirs: Path, split: str, decodings: Sequence[str]) -> Table:
     """Perplexity (gap: a ratio), F1, BLEU and chrF of two evaluations, whatever their capitals.
 
     Raises FileNotFoundError, ValueError: `theirs` holds none on this split; or on other replies.
     """
-    refusal = f"{theirs}: other replies were measured; allowed: the same data, split and limit"
+    refusal = f"{theirs}: {_OTHERS}"
     x, y = (np.load(folder / f"scores-{split}.npz") for folder in (ours, theirs))
     if not all(np.array_equal(x[name], y[name]) for name in ("dialogue", "turn", "words")):
         raise ValueError(refusal)
     a, b = (dialogue_sums(np.repeat(z["dialogue"], z["tokens"]), z["nats"])[:, 0] for z in (x, y))
     words = dialogue_sums(x["dialogue"], x["words"])[:, 0]
     gap = metrics.paired_test(a, b, words)
-    gap |= {end: math.exp(gap[end]) for end in ("value", "low", "high")}
-    of, other = ({"value": math.exp(nats.sum() / words.sum())} for nats in (a, b))
+    gap |= {end: evaluation.perplexity(gap[end]) for end in ("value", "low", "high")}
+    of, other = ({"value": evaluation.perplexity(nats.sum() / words.sum())} for nats in (a, b))
     table: Table = [{"name": "perplexity per word", "ours": of, "theirs": other, "gap": gap}]
     for name in decodings:
         file = f"predictions-{name}-{split}.jsonl"

@@ -40,6 +40,7 @@ from chatbot.modeling import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneratio
 from chatbot.tokenization import load_tokenizers
 from chatbot.training_curve import CURVE_NAME
 from chatbot.training_record import RECORD_NAME
+from chatbot.training_run import SCRATCH, SHIPPED
 
 MODELING = Path(str(modeling.__file__)).parent
 DISTRIBUTION = "rnn-seq2seq-chatbot"
@@ -146,9 +147,11 @@ def record_of(model: Path) -> dict[str, Any]:
     if (path := beside(model, RECORD_NAME)) is None:
         return {}
     run: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    start = run["config"].get("start")
-    if start and Path(start).is_dir():
-        run["licences"] = {**record_of(Path(start)).get("licences", {}), **run["licences"]}
+    start = run["config"].get("start", SCRATCH)
+    if start != SCRATCH:
+        folder = hub_config_path("pretrained") if start == SHIPPED else Path(start)
+        before = record_of(folder).get("licences") or {start: "unknown"}
+        run["licences"] = {**before, **run["licences"]}
     return run
 
 

@@ -5,6 +5,7 @@ Its parts stand between markers: those are written anew, and all else is the own
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,10 +111,13 @@ def answer_prompts(session: ChatSession, prompts: Sequence[str], seed: int = 0) 
 def sources(run: Run) -> list[dict[str, str]]:
     """What a run learned from: licence and share. Sets that are not public ones have no name."""
     known = yaml.safe_load(hub_config_path("data_sources.yaml").read_text("utf-8"))
-    counts: dict[str, int] = {}
-    for prepared in (run.get("data") or {}).values():
-        if (report := Path(prepared["folder"]) / REPORT_NAME).is_file():
-            counts |= json.loads(report.read_text("utf-8"))["dialogues"]["train"]
+    counts: Counter[str] = Counter()
+    prepared = (run.get("data") or {}).get("data", {}).get("folder")
+    if prepared and (report := Path(prepared) / REPORT_NAME).is_file():
+        dialogues = json.loads(report.read_text("utf-8"))["dialogues"]
+        all_learned = not run.get("config", {}).get("hold_out", True)
+        for split in dialogues if all_learned else ["train"]:
+            counts.update(dialogues[split])
     rows = []
     for number, (name, licence) in enumerate(run.get("licences", {}).items(), start=1):
         share = counts.get(name, 0) / max(1, sum(counts.values()))

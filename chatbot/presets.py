@@ -68,6 +68,8 @@ class GenerationPreset:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name}={value!r} is not possible; allowed: {low} to {high}.")
+            if type(getattr(type(self), name)) is int and type(value) is not int:
+                raise ValueError(f"{name}={value!r} is not possible; allowed: a whole number.")
         if self.num_beams > 1 and self.temperature > 0:
             raise ValueError(
                 f"num_beams={self.num_beams} with temperature={self.temperature} is not possible; "

@@ -152,7 +152,8 @@ def _train(
     trainer.retention = retention
     if is_first:
         if not resume:
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # of the run replaced
+            for name in ("checkpoints", "model", "evaluation"):  # of the run replaced
+                shutil.rmtree(folder / name, ignore_errors=True)
         write_atomically(folder / RUN_NAME, yaml.safe_dump(vars(run), sort_keys=False))
         record.write()
     if run.minutes is not None:
@@ -243,7 +244,7 @@ def _finish(
         record.end("diverged", step)
         raise ValueError(
             f"step {diverged}: the loss is not a number any more. {folder / 'model'} holds "
-            "the best weights before that. Try a lower trainer.learning_rate (it was "
+            "the weights that were kept before that. Try a lower trainer.learning_rate (it was "
             f"{run.trainer['learning_rate']:g}) or trainer.max_grad_norm "
             f"({run.trainer['max_grad_norm']:g}), more trainer.warmup_steps, or trainer.bf16 false."
         )

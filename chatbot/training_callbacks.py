@@ -72,7 +72,8 @@ class TrainingProgress(ProgressCallback):
             return
         seconds = time.monotonic() - self.started
         speed = (state.num_input_tokens_seen - self.seen) / seconds
-        left = seconds * (state.max_steps - state.global_step) / (state.global_step - self.done)
+        steps = max(1, state.global_step - self.done)
+        left = seconds * (state.max_steps - state.global_step) / steps
         norm = f"gradient norm {logs['grad_norm']:.2f}, " if "grad_norm" in logs else ""
         self.training_bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} source tokens/s")
         kind = "validation" if "eval_loss" in logs else "training"
@@ -100,6 +101,13 @@ class InterruptCallback(TrainerCallback):
     ) -> None:
         if self.asked:
             control.should_save = control.should_training_stop = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # the Trainer ends the epoch wherever it stops; one that goes on has not been at its end
+        if self.asked and state.epoch % 1 and state.global_step < state.max_steps:
+            control.should_evaluate = control.should_save = False
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
@@ -130,6 +138,7 @@ class TimeLimit(TrainerCallback):
 
     def __init__(self, minutes: float):
         self.seconds = minutes * 60
+        self.is_over = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -141,3 +150,10 @@ class TimeLimit(TrainerCallback):
     ) -> None:
         if time.monotonic() - self.started > self.seconds:
             control.should_evaluate = control.should_save = control.should_training_stop = True
+            self.is_over = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.is_over:  # evaluated and saved already
+            control.should_evaluate = control.should_save = False

@@ -58,7 +58,7 @@ class ExactTrainer(Seq2SeqTrainer):
         inputs |= dict(zip(("input_ids", "attention_mask"), read, strict=True))
         loss = super().compute_loss(model, inputs, *args, **options)
         kept = self.retention.loss(self.model, self.state.global_step)
-        return loss + kept / self.args.gradient_accumulation_steps
+        return loss + kept / self.current_gradient_accumulation_steps
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         with self.average.in_place() if self.average else nullcontext():

@@ -38,6 +38,8 @@ class RunRecord:
         self.path = run.folder / RECORD_NAME
         self.config = json.loads(json.dumps(vars(run)))
         before = json.loads(self.path.read_text("utf-8")) if self.path.is_file() else {}
+        if resume:
+            _check_same(before.get("config", {}), self.config)
         same = resume or before.get("config") == self.config
         self.steps: dict[str, Any] | None = before.get("steps") if same else None
         """How the number of steps was chosen from `minutes`: by the first of the same runs."""
@@ -87,6 +89,16 @@ class RunRecord:
             "sessions": [*self.sessions, self.session],
         }
         write_atomically(self.path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise ValueError where a run that goes on is asked to be another one."""
+    for name in ("data", "start", "prepare", "model", "one_pass"):
+        if name in before and now[name] != before[name]:
+            raise ValueError(
+                f"--resume: {name}={now[name]!r} is not possible; allowed: {before[name]!r}, with "
+                "which the run began."
+            )
 
 
 def _fingerprint(folder: Path) -> dict[str, Any]:

@@ -173,6 +173,11 @@ class TrainingRun:
             if not possible:
                 value = getattr(self, name)
                 raise ValueError(f"{name}={value!r} is not possible; allowed: {allowed}.")
+        if self.start == SCRATCH and not self.hold_out:
+            raise ValueError(
+                "hold_out=False is not possible with start='scratch': the best weights are chosen "
+                "on what is held out; allowed: true, or a model to continue."
+            )
         if self.start != SCRATCH and self.model:
             raise ValueError(
                 f"model={self.model!r} is not possible with start={self.start!r}, which keeps its "
@@ -272,7 +277,8 @@ def _check_numbers(trainer: dict[str, Any]) -> None:
         if entry.name not in trainer or type(default) not in (int, float):
             continue
         value = trainer[entry.name]
-        least = 1 if entry.name.endswith("batch_size") else min(0, default)
+        counts = entry.name.endswith(("batch_size", "accumulation_steps"))
+        least = 1 if counts else min(0, default)
         if type(value) not in (int, float) or value < least:
             raise ValueError(
                 f"trainer.{entry.name}={value!r} is not possible; "

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 
 import httpx
 import numpy as np
@@ -39,7 +39,9 @@ class Crowd:
     def __init__(self, engine: Engine, contexts: Sequence[list[int]], count: int):
         self.engine, self.contexts, self.preset = engine, contexts, generation_preset("lively")
         self.tokens, self.open, self.first = 0, True, list[float]()
-        self.handles = [self.ask(place) for place in range(count)]
+        self.lock = Lock()
+        with self.lock:  # a reply may end before all have asked
+            self.handles = [self.ask(place) for place in range(count)]
 
     def ask(self, place: int) -> object:
         """Ask for a reply; the next is asked for when it ends."""
@@ -51,7 +53,9 @@ class Crowd:
                 return
             if event is None:
                 if self.open:
-                    self.handles[place] = self.ask(place)
+                    again = self.ask(place)
+                    with self.lock:
+                        self.handles[place] = again
                 return
             self.tokens += 1
             if is_first:
@@ -80,7 +84,8 @@ def in_process(folder: Path | None, counts: Sequence[int], seconds: float) -> No
             crowd = Crowd(engine, contexts, count)
             clock = Event()
             clock.wait(1)  # the crowd gathers, and kernels warm up
-            crowd.tokens, began, used = 0, time.perf_counter(), time.process_time()
+            crowd.tokens, crowd.first = 0, []
+            began, used = time.perf_counter(), time.process_time()
             clock.wait(seconds)
             passed, used = time.perf_counter() - began, time.process_time() - used
             said = row(count, crowd.tokens, passed, used, crowd.first)

@@ -99,7 +99,8 @@ class Maker:
 
     def interlude(self, turns: list[Message]) -> list[str]:
         """Public talk, one to three exchanges that have nothing to do with it, and on it goes."""
-        said, start = [message["content"] for message in turns], 2 * self.draw.randint(1, 5)
+        said = [message["content"] for message in turns]
+        start = min(2 * self.draw.randint(1, 5), len(said) // 2 * 2)
         after = said[start : start + 2 * self.draw.choice([0, 0, 1, 2])]
         whole = [*said[:start], *self._exchanges(self.draw.randint(1, 3)), *after]
         return whole[: len(whole) // 2 * 2]

@@ -69,7 +69,7 @@ def in_voice(reply: str, accepted: Sequence[str], refused: Sequence[str]) -> boo
     return accepts and not refuses
 
 
-def share(right: Sequence[bool]) -> str:
+def share(right: Sequence[float]) -> str:
     """A percentage, its 95 % interval, and of how many."""
     low, high = bootstrap_interval([float(each) for each in right])
     value = sum(right) / len(right)
@@ -110,7 +110,8 @@ def measure_voice(
             pairs = zip(replies, own, strict=True)
             right.append([in_voice(said, q["accepted"], q["refused"]) for said, q in pairs])
     return {
-        "one voice, answers": share([each for turn in right for each in turn]),
+        # the answers of one chat are not independent: a chat counts as one
+        "one voice, answers": share([sum(chat) / len(chat) for chat in zip(*right, strict=True)]),
         "one voice, whole chats": share([all(chat) for chat in zip(*right, strict=True)]),
     }
 

@@ -70,6 +70,7 @@ def test_unknown_presets_are_refused() -> None:
         ({"max_new_tokens": 0, "min_new_tokens": 0}, "max_new_tokens=0 is not possible"),
         ({"max_new_tokens": 513}, "max_new_tokens=513 is not possible; allowed: 1 to 512."),
         ({"min_new_tokens": 49}, "min_new_tokens=49 is not possible; allowed: 0 to 48."),
+        ({"max_new_tokens": 12.5}, "max_new_tokens=12.5 is not possible; allowed: a whole number."),
         ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size=-1 is not possible"),
         ({"num_beams": 2, "temperature": 1}, "num_beams=2 with temperature=1 is not possible"),
         ({"num_candidates": 0}, "num_candidates=0 is not possible; allowed: 1 to 64."),

@@ -192,6 +192,24 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert perplexity.nats == pytest.approx(finished.perplexity.nats, rel=1e-4)
 
 
+def test_an_interruption_is_not_the_end_of_an_epoch(prepared: Path, tmp_path: Path) -> None:
+    epochs = dict.fromkeys(("eval_strategy", "save_strategy"), "epoch")
+    run = small_run(prepared, tmp_path / "run", **epochs, max_steps=50)
+    with contextlib.redirect_stdout(CtrlC("step 1: training loss")):
+        assert train(run) is None
+    assert [entry.name for entry in (run.folder / "checkpoints").iterdir()] == ["checkpoint-1"]
+    log = json.loads((run.folder / "log.json").read_text())
+    assert not any("eval_loss" in entry for entry in log)
+
+
+def test_a_time_limit_evaluates_once(prepared: Path, tmp_path: Path) -> None:
+    epochs = dict.fromkeys(("eval_strategy", "save_strategy"), "epoch")
+    run = small_run(prepared, tmp_path / "run", **epochs, max_steps=50)
+    quietly(replace(run, max_minutes=1e-9))
+    log = json.loads((run.folder / "log.json").read_text())
+    assert [entry["step"] for entry in log if "eval_loss" in entry] == [1]
+
+
 def test_a_second_ctrl_c_ends_it_at_once(prepared: Path, tmp_path: Path) -> None:
     run = small_run(prepared, tmp_path / "run")
     handler = signal.getsignal(signal.SIGINT)
@@ -241,9 +259,11 @@ def test_a_finished_run_is_not_touched(finished: Finished) -> None:
 
 def test_overwrite_replaces_a_run(prepared: Path, tmp_path: Path) -> None:
     quietly(small_run(prepared, tmp_path / "run", max_steps=4))
+    (tmp_path / "run" / "evaluation").mkdir()  # of the model that is replaced
     run = small_run(prepared, tmp_path / "run", max_steps=1, eval_steps=1, save_steps=1)
     assert quietly(run, overwrite=True)[0] is not None
     assert [entry.name for entry in (run.folder / "checkpoints").iterdir()] == ["checkpoint-1"]
+    assert not (run.folder / "evaluation").exists()
 
 
 def test_overwrite_replaces_nothing_but_runs(prepared: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,15 @@ def test_a_run_does_not_go_on_with_other_data(prepared: Path, tmp_path: Path) ->
     prepare([other], tmp_path / "other")
     run = small_run(prepared, tmp_path / "run", max_steps=2)
     quietly(run)
-    with pytest.raises(ValueError, match="the data is not that which the run began with"):
+    with pytest.raises(ValueError, match=r"--resume: data=\['.*other'\] is not possible; allowed"):
         quietly(replace(run, data=[str(tmp_path / "other")]), resume=True)
+    with pytest.raises(ValueError, match=r"--resume: model=.* is not possible; allowed: \{.*tiny"):
+        quietly(replace(run, model={**run.model, "hidden_size": 8}), resume=True)
+    for split in ("train", "validation"):
+        shutil.rmtree(prepared / split)
+        shutil.copytree(tmp_path / "other" / split, prepared / split)
+    with pytest.raises(ValueError, match="the data is not that which the run began with"):
+        quietly(run, resume=True)
 
 
 def test_minutes_become_steps_once(prepared: Path, tmp_path: Path) -> None:
@@ -272,6 +280,8 @@ def test_the_command_line_says_what_to_start_from(
         ({"least_steps": 0.5}, "least_steps=0.5 is not possible; allowed: 0 or more"),
         ({"hold_out": "no"}, "hold_out='no' is not possible; allowed: true, false"),
         ({"minutes": 0}, "minutes=0 is not possible; allowed: a number above 0, or null"),
+        ({"start": "scratch", "hold_out": False}, "hold_out=False is not possible with start='sc"),
+        ({"trainer": {"gradient_accumulation_steps": 0}}, "steps=0 is not possible; .* at least 1"),
         ({"start": 5}, "start=5 is not possible; allowed: scratch, shipped, or a folder"),
     ],
 )

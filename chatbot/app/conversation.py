@@ -139,7 +139,7 @@ def send(bot: Bot, text: str, history: object, choice: Choice) -> Generator[View
     if not clean_message(text):
         yield View(status=strings.BLANK)
         return
-    text = _without_surrogates(text)
+    text = without_surrogates(text)
     status = ""
     if len(text) > MAX_MESSAGE_CHARACTERS:
         text = text[-MAX_MESSAGE_CHARACTERS:]
@@ -177,6 +177,9 @@ def go_on(bot: Bot, history: object, choice: Choice) -> Iterator[View]:
         yield View(status=strings.NOTHING_TO_CONTINUE)
         return
     begin = messages[-1]["content"] if messages[-1]["role"] == "assistant" else ""
+    if len(begin) > MAX_MESSAGE_CHARACTERS:
+        yield View(status=strings.FULL)
+        return
     more = replace(choice.preset, min_new_tokens=min(MORE_TOKENS, choice.preset.max_new_tokens))
     yield from _answer(bot, earlier, text, replace(choice, preset=more), "", begin)
 
@@ -191,7 +194,7 @@ def branch(bot: Bot, index: object, begin: str, history: object, choice: Choice)
     if text is None or messages[index]["role"] == "user":
         yield View(status=strings.NOTHING_TO_CONTINUE)
         return
-    begin = readable(bot.tokenizer, _without_surrogates(begin[:MAX_MESSAGE_CHARACTERS]))
+    begin = readable(bot.tokenizer, without_surrogates(begin[:MAX_MESSAGE_CHARACTERS]))
     yield from _answer(bot, earlier, text, choice, "", begin)
 
 
@@ -214,7 +217,7 @@ def answer(bot: Bot, message: object, history: object, preset: str | None) -> It
         raise ValueError(strings.not_text(message))
     chosen = generation_preset(DEFAULT_GENERATION_PRESET if preset is None else preset)
     session = bot.session(Choice(chosen), read_history(history))
-    with closing(_replies(session, _without_surrogates(message))) as replies:
+    with closing(_replies(session, without_surrogates(message))) as replies:
         for text, _ in replies:
             yield text
 
@@ -232,7 +235,7 @@ def _answer(
                 if reply is None and len(said) > len(begin):  # a last word may come back late
                     yield View(_with_reply(asked, said), status, running=True)
     except EngineFullError:
-        yield View(asked, strings.BUSY)
+        yield View(first, strings.BUSY)
         return
     except Exception:  # the page shows a sentence, the log what happened
         logger.exception("no reply")
@@ -279,13 +282,13 @@ def _with_reply(asked: list[Message], reply: str) -> list[Message]:
 def _text_of(content: object) -> str:
     """The text of a message's content; files and components hold none."""
     if isinstance(content, str):
-        return _without_surrogates(content)
+        return without_surrogates(content)
     if isinstance(content, Sequence):
         parts = [p.get("text") for p in content if isinstance(p, Mapping)]
-        return _without_surrogates("".join(part for part in parts if isinstance(part, str)))
+        return without_surrogates("".join(part for part in parts if isinstance(part, str)))
     raise ValueError(strings.unknown_history(content))
 
 
-def _without_surrogates(text: str) -> str:
+def without_surrogates(text: str) -> str:
     """Half a character cannot be sent back as JSON."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -27,7 +27,7 @@ def feedback_record(given: object) -> dict[str, Any]:
     """
     if not isinstance(given, Mapping) or given.get("rating") not in RATINGS:
         raise ValueError(strings.UNKNOWN_RATING)
-    messages = read_history(given.get("messages"))
+    messages = read_history(given.get("messages"))[-MAX_MESSAGES:]
     correction = given.get("correction")
     said = [message["content"] for message in messages]
     said += [] if correction is None else [correction]

@@ -1,15 +1,17 @@
 """A Gradio server that keeps nothing of what the page shows.
 
 Gradio remembers for each open page, and an hour longer, the last value of each part, so that a link
-to the state of a page can be made. And its queue holds the last request until the next one comes.
-Here both are conversations.
+to the state of a page can be made. Its queue holds the last request until the next one comes, and
+what a closed tab did not fetch until 2,000 other pages have come. Here all of it is conversations.
 """
 
+import asyncio
 from typing import Any
 
 from gradio.state_holder import SessionState, StateHolder
 
 KNOWN_PAGES = 64  # one that is known no more is begun anew, and loses nothing
+SECONDS_TO_FETCH = 60.0  # what a page asked for, once it is there
 
 
 class ForgetfulState(SessionState):
@@ -42,7 +44,13 @@ def forget_values(app: Any, page: Any) -> None:
     app.state_holder = ForgetfulHolder()
     page.state_session_capacity = KNOWN_PAGES
     app.state_holder.set_blocks(page)
-    process_events = page._queue.process_events
+    queue, process_events = page._queue, page._queue.process_events
+
+    def drop(session: str) -> None:
+        """What a page did not fetch, unless more of it is on its way."""
+        if all(event.session_hash != session for event in queue.event_ids_to_events.values()):
+            queue.pending_messages_per_session.pop(session, None)
+            queue.pending_event_ids_session.pop(session, None)
 
     async def process_and_forget(events: list[Any], *details: Any) -> None:
         try:
@@ -50,5 +58,6 @@ def forget_values(app: Any, page: Any) -> None:
         finally:
             for event in events:
                 event.data = event.request = None
+                asyncio.get_running_loop().call_later(SECONDS_TO_FETCH, drop, event.session_hash)
 
     page._queue.process_events = process_and_forget

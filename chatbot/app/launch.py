@@ -242,7 +242,7 @@ def choose_port(host: str, port: int | None) -> int:
         OSError: It cannot be used; the message names it and says what to do.
     """
     if port is not None:
-        reason = _refusal(host, port)
+        reason = _refusal(host, port) if port else "0 is none"
         if reason is not None:
             raise OSError(strings.port_taken(port, host, reason))
         return port

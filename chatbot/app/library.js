@@ -7,7 +7,8 @@ let asking = null; // the conversation that is being renamed or deleted: [what, 
 const empty = { current: null, items: [], consent: null };
 const library = () => (Array.isArray(props.value?.items) ? props.value : empty);
 const find = (id) => library().items.find((item) => item.id === id);
-const titleOf = (item) => item.title ?? item.messages[0].content.trim().split(/\s+/).join(" ").slice(0, props.limits.title);
+const cut = (text) => [...text].slice(0, props.limits.title).join(""); // no character in two
+const titleOf = (item) => item.title ?? cut(item.messages[0].content.trim().split(/\s+/).join(" "));
 const list = make("ul", {});
 const note = make("p", { class: "hint", role: "status" });
 const say = (text) => (note.textContent = text);

@@ -104,7 +104,7 @@ def _read_json(text: str) -> Conversation:
         title = record.get("title", "")
         if skipped or not isinstance(title, str):
             raise DataError(strings.FILE_PARTS.format(", ".join(skipped) or "title"))
-        json.dumps(dialogue, ensure_ascii=False).encode("utf-8")
+        json.dumps([title, dialogue], ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise ValueError(strings.BAD_FILE.format(error)) from error
     return {"title": title, "messages": dialogue["messages"]}

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from chatbot.app import conversation, strings
-from chatbot.app.conversation import Bot, View, read_history
+from chatbot.app.conversation import Bot, View, read_history, without_surrogates
 from chatbot.app.feedback import rating_function
 from chatbot.app.lesson import MAX_CHARACTERS, Subject, lesson_function
 from chatbot.app.library import (
@@ -25,6 +25,7 @@ from chatbot.app.library import (
     write_markdown,
 )
 from chatbot.presets import DEFAULT_GENERATION_PRESET, generation_presets
+from chatbot.serving.engine import EngineFullError
 from chatbot.serving.guard import Rate, client_of
 
 FOLDER = Path(__file__).parent
@@ -177,8 +178,8 @@ class _Parts:
             *choice: Any,
         ) -> Iterator[list[Update]]:
             if not _allowed(rate, request.request.scope):
-                yield _show(View(status=strings.TOO_MANY.format(rate and rate.most)), shown)
-                return
+                # without the conversation: what nobody fetches would be held
+                raise gr.Error(strings.TOO_MANY.format(rate and rate.most), print_exception=False)
             # Gradio makes parts anew when it updates them: compared by name
             by_button = event.target.elem_id == self.transcript.elem_id
             asked = event._data if by_button else {"act": "send", "text": text}
@@ -266,7 +267,8 @@ def _shelf(feedback: Path | None, calls: Rate | None) -> gr.HTML:
         except ValueError as error:
             return {"error": str(error)}
         write = write_markdown if asked["kind"] == "md" else write_json
-        return {"text": write({"title": str(asked["title"]), "messages": messages})}
+        title = without_surrogates(str(asked["title"]))
+        return {"text": write({"title": title, "messages": messages})}
 
     return _drawn_by(
         "library.js",
@@ -300,7 +302,14 @@ def _settings() -> list[Any]:
     with gr.Column(visible=False, elem_id="own") as own:
         initial = values(DEFAULT_GENERATION_PRESET)
         sliders = [
-            gr.Slider(low, high, value, step=step, label=label, info=info, elem_id=field)
+            gr.Slider(
+                *(low, high, value),
+                step=step,
+                precision=0 if step == 1 else None,
+                label=label,
+                info=info,
+                elem_id=field,
+            )
             for (field, (label, info, low, high, step)), value in zip(
                 SLIDERS.items(), initial, strict=True
             )
@@ -409,6 +418,8 @@ def _program(bots: Mapping[str, Bot], rate: Rate | None) -> Any:
             yield from conversation.answer(bot, message, history, preset)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
+        except EngineFullError as error:
+            raise gr.Error(strings.BUSY, print_exception=False) from error
 
     # Gradio describes what one step yields
     chat.__annotations__["return"] = str

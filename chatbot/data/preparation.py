@@ -103,7 +103,7 @@ def training_texts(
     options: SourceOptions | None = None,
     clean: Cleaning | Mapping[str, Any] | None = None,
 ) -> Iterator[str]:
-    """What is said in dialogues that may be trained on, for a tokenizer: no held-out word.
+    """What is said in dialogues that may be trained on, for a tokenizer: no word of the test.
 
     Errors as in `read_source`.
     """
@@ -186,11 +186,21 @@ def prepare(
         OSError: nothing can be written beside `output`.
         ValueError: a setting that is not possible.
     """
-    if max_source_tokens < 4 or max_target_tokens < 2 or (num_proc is not None and num_proc < 1):
-        raise ValueError(
-            f"max_source_tokens={max_source_tokens}, max_target_tokens={max_target_tokens}, "
-            f"num_proc={num_proc}: must be at least 4, 2 and 1"
-        )
+    sizes = {
+        "max_source_tokens": (max_source_tokens, 4),
+        "max_target_tokens": (max_target_tokens, 2),
+    }
+    optional = {
+        "vocab_size": vocab_size,
+        "target_vocab_size": target_vocab_size,
+        "num_proc": num_proc,
+    }
+    sizes |= {name: (value, 1) for name, value in optional.items() if value is not None}
+    for name, (value, least) in sizes.items():
+        if type(value) is not int or value < least:
+            raise ValueError(
+                f"{name}={value!r} is not possible; allowed: a whole number of at least {least}."
+            )
     task = natural_task(sources) if task is None else task
     if task not in get_args(Task):
         raise ValueError(f"task={task!r}: allowed are {', '.join(get_args(Task))}")

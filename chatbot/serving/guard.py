@@ -22,6 +22,8 @@ TOO_LONG = f"The request is longer than {MAX_REQUEST_BYTES:,} bytes."
 LOGINS = 10  # that a client may try in a minute
 KINDS = {401: "authentication_error", 429: "rate_limit_error"}
 _ADDRESS = re.compile(r"(?:https?://)?\[?([^/\[\]]*?)\]?(?::\d+)?")
+# What Gradio would fetch, take or pass on for anybody; the page needs none of it.
+_FILES = re.compile(r"/gradio_api/(?:file|upload|proxy|process_recording|stream)\b.*")
 Message = MutableMapping[str, Any]
 logger = logging.getLogger(__name__)
 
@@ -97,6 +99,8 @@ class Guard:
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > MAX_REQUEST_BYTES:
             return 413, TOO_LONG
+        if _FILES.fullmatch(scope["path"]):
+            return 404, "Files are neither taken nor given here."
         login = scope["method"] == "POST" and scope["path"].rstrip("/") == "/login"
         if login and not self.logins.allows(client_of(scope)):
             return 429, f"More than {LOGINS} logins were tried in a minute. Please wait."

@@ -12,6 +12,7 @@ from chatbot.app import conversation, strings
 from chatbot.app.conversation import Bot, Choice, View, read_history
 from chatbot.chat import MAX_MESSAGE_CHARACTERS, ChatSession
 from chatbot.presets import GenerationPreset, generation_preset
+from chatbot.serving.engine import EngineFullError
 
 PRESET = Choice(GenerationPreset(temperature=0.9, max_new_tokens=8))
 BEAMS = Choice(GenerationPreset(num_beams=3, max_new_tokens=6))
@@ -243,6 +244,20 @@ def test_a_failure_is_a_sentence(bot: Bot, monkeypatch: pytest.MonkeyPatch) -> N
     assert view.status == strings.FAILED
     assert said(view) == ["hi", "half"]
     assert not view.running
+
+
+def test_a_full_engine_leaves_what_was_said(bot: Bot, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object, **options: object) -> None:
+        raise EngineFullError("full")
+
+    monkeypatch.setattr(bot.engine, "submit", full)
+    *_, view = conversation.go_on(bot, on_page("hi", "Hello, I"), PRESET)
+    assert (said(view), view.status) == (["hi", "Hello, I"], strings.BUSY)
+
+
+def test_a_reply_longer_than_any_does_not_go_on(bot: Bot) -> None:
+    (view,) = conversation.go_on(bot, on_page("hi", "a" * 10_001), PRESET)
+    assert (view.history, view.status) == (None, strings.FULL)
 
 
 def test_sliders_count_for_ones_own_preset_alone() -> None:

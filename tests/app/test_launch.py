@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import httpx
 import pytest
-from browser_helpers import MakeBot
+from browser_helpers import MakeBot, free_port
 from chat_helpers import Chatbot
+from waiting import wait_until
 
-from chatbot.app import conversation, launch, strings
+from chatbot.app import conversation, forgetting, launch, strings
 from chatbot.app.conversation import Bot
 from chatbot.app.launch import choose_port, load_models
 from chatbot.app.library import browser_secret
@@ -40,7 +42,9 @@ def test_a_busy_port_that_was_asked_for_is_an_error(busy_port: int) -> None:
         choose_port(HOST, busy_port)
 
 
-@pytest.mark.parametrize(("host", "port"), [(HOST, 70_000), (HOST, -1), ("no such host", 8000)])
+@pytest.mark.parametrize(
+    ("host", "port"), [(HOST, 70_000), (HOST, 0), (HOST, -1), ("no such host", 8000)]
+)
 def test_what_is_no_port_or_no_host_is_an_error(host: str, port: int) -> None:
     with pytest.raises(OSError, match=f"Port {port} on {host} cannot be used"):
         choose_port(host, port)
@@ -71,6 +75,20 @@ def test_the_fallback_reaches_the_page(tiny_chatbot: Chatbot) -> None:
     assert list(chat("hello", model="a"))[-1] == "Ask my boss."
     with pytest.raises(gr.Error, match="model 'b' is unknown; allowed: a"):
         list(chat("hello", model="b"))
+
+
+def test_what_no_page_fetches_is_forgotten(bot: Bot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forgetting, "SECONDS_TO_FETCH", 0.0)
+    page = build_page({"a": bot}, secret="s")
+    url = launch.start(page, HOST, free_port())
+    try:
+        asked = httpx.post(f"{url}gradio_api/call/chat", json={"data": ["hello there"]})
+        assert asked.json()["event_id"]
+        queue = page._queue
+        wait_until(lambda: not queue.pending_messages_per_session)
+        assert not queue.pending_event_ids_session
+    finally:
+        page.close(verbose=False)
 
 
 def test_models_are_named_by_their_folders() -> None:

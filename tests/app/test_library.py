@@ -95,6 +95,7 @@ def message(**changes: Any) -> str:
         (message(content="x" * (MAX_MESSAGE_CHARACTERS + 1)), "10,001 characters"),
         (message(content="\ud800"), "surrogates not allowed"),
         (message()[:-1] + ', "title": 5}', r"cannot be shown \(title\)"),
+        (message()[:-1] + ', "title": "\\ud800"}', "surrogates not allowed"),
         (write_json(talk(*["a"] * (MAX_MESSAGES + 1))), "201 messages; allowed: 1 to 200"),
     ],
 )
@@ -129,6 +130,12 @@ def test_a_correction_takes_the_place_of_the_reply() -> None:
         == talk("Hi there!", "Hello.", "Do you like cats?", "Yes, I do.")["messages"]
     )
     assert record["rejected"] == "No."
+
+
+def test_of_a_long_conversation_the_newest_is_kept() -> None:
+    messages = talk(*[f"message {number}" for number in range(202)])["messages"]
+    record = feedback_record({"messages": messages, "rating": "like"})
+    assert record["messages"] == messages[2:]
 
 
 def test_of_a_dislike_nothing_is_learned(tmp_path: Path) -> None:

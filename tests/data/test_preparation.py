@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -159,11 +161,21 @@ def test_a_given_tokenizer_is_used(source: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"max_source_tokens": 3}, {"max_target_tokens": 1}, {"num_proc": 0}]
+    ("name", "value", "least"),
+    [
+        ("max_source_tokens", 3, 4),
+        ("max_source_tokens", "many", 4),
+        ("max_target_tokens", 1, 2),
+        ("vocab_size", 1e3, 1),
+        ("num_proc", 0, 1),
+    ],
 )
-def test_impossible_settings(source: Path, tmp_path: Path, settings: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="must be at least 4, 2 and 1"):
-        prepare([source], tmp_path / "out", **settings)  # type: ignore[arg-type]
+def test_impossible_settings(
+    source: Path, tmp_path: Path, name: str, value: Any, least: int
+) -> None:
+    said = f"{name}={value!r} is not possible; allowed: a whole number of at least {least}."
+    with pytest.raises(ValueError, match=re.escape(said)):
+        prepare([source], tmp_path / "out", **{name: value})
 
 
 def test_an_existing_output_is_replaced_only_when_asked(source: Path, tmp_path: Path) -> None:

@@ -103,6 +103,19 @@ def test_shares_come_from_the_prepared_folder(tmp_path: Path) -> None:
     ]
 
 
+def test_shares_of_a_taught_model_are_those_of_its_lessons(tmp_path: Path) -> None:
+    for folder, counts in {"data": {"mine": 96}, "samples": {"sample-conversations": 480}}.items():
+        report = {"dialogues": {"train": counts, "test": {"mine": 4}}}
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "preparation.json").write_text(json.dumps(report))
+    run = {
+        "config": {"hold_out": False},
+        "licences": {"mine": "unknown"},
+        "data": {name: {"folder": str(tmp_path / name)} for name in ("data", "samples")},
+    }
+    assert [(row["dialogues"], row["share"]) for row in sources(run)] == [("100", "100%")]
+
+
 def test_answers_begin_anew_at_each_prompt(tiny_chatbot: Chatbot) -> None:
     session = ChatSession(*tiny_chatbot)
     first, _, again = answer_prompts(session, ["hi", "are you a cat", "hi"])

@@ -384,6 +384,19 @@ def test_a_licence_that_forbids_it_is_read_from_the_run(
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("start", ["ann/films", "moved/model"])
+def test_the_licences_of_a_start_that_is_not_there_are_unknown(
+    client: Client, hub: HubServer, planted: Path, tmp_path: Path, start: str
+) -> None:
+    model = Path(shutil.copytree(planted, tmp_path / "first" / "model"))
+    config = {"config": {**RUN["config"], "start": start}}
+    (model.parent / "run.json").write_text(json.dumps(RUN | config))
+    hub.calm()
+    answer = client.chatbot("push", model, "ann/films")
+    assert answer["result"] == 2
+    assert f"the licence of {start} is not known" in answer["printed"]
+
+
 @pytest.mark.parametrize(
     ("part", "message"),
     [("nowhere", "nowhere: no such model folder"), (".", "not a model folder; it holds model/")],

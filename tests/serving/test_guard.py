@@ -48,6 +48,17 @@ def test_hosts(hosts: Any, host: str, status: int) -> None:
     assert call(guarded_app(hosts), "GET", "/", headers={"Host": host}).status_code == status
 
 
+@pytest.mark.parametrize(
+    "path", ["file=/etc/passwd", "file/a", "upload", "proxy=https://a.example"]
+)
+def test_files_are_neither_taken_nor_given(path: str) -> None:
+    refused = call(guarded_app(None), "GET", f"/gradio_api/{path}")
+    assert (refused.status_code, refused.json()["detail"]) == (
+        404,
+        "Files are neither taken nor given here.",
+    )
+
+
 def test_what_breaks_an_inner_application_is_a_request_without_sense() -> None:
     app = guarded_app(None)
 
