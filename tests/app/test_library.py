@@ -163,7 +163,6 @@ def test_of_a_dislike_nothing_is_learned(tmp_path: Path) -> None:
         {**given("like"), "correction": 5},
         {**given("like"), "correction": "x" * (MAX_MESSAGE_CHARACTERS + 1)},
         {**given("like"), "correction": "  "},
-        {**given("like"), "messages": given("like")["messages"] * 60},
     ],
 )
 def test_what_is_no_rating_is_refused(wrong: Any) -> None:
