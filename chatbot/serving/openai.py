@@ -133,7 +133,7 @@ def create_app(
         answers = _answers(asked, context, safety)
         if min_confidence:
             answers = _judged(answers, asked, context, min_confidence, fallback)
-        answer = await anext(answers)  # what cannot be answered is said before a stream begins
+        answer = await _first(answers, request)
         if asked.stream:
             return StreamingResponse(_sse(answer, answers, asked, len(context)), media_type=SSE)
         while answer.finish is None and not await request.is_disconnected():
@@ -153,6 +153,7 @@ def create_app(
 
 
 SSE = "text/event-stream"
+LOOK_SECONDS = 1.0  # between two looks at whether a client still waits for the first word
 
 
 def _ways(engines: Mapping[str, Engine]) -> dict[str, Way]:
@@ -302,6 +303,20 @@ async def _answers(asked: Asked, context: list[int], safety: bool) -> AsyncGener
             yield answer
     finally:
         handle.stop()
+
+
+async def _first(answers: AsyncGenerator[Answer, None], request: Request) -> Answer:
+    """The first answer: what cannot be answered is said before a stream begins.
+
+    Raises ApiError where the client is gone before it, who would keep a place in the line.
+    """
+    coming = asyncio.ensure_future(anext(answers))
+    while not (await asyncio.wait([coming], timeout=LOOK_SECONDS))[0]:
+        if await request.is_disconnected():
+            coming.cancel()
+            await asyncio.wait([coming])
+            raise ApiError(499, "Nobody waits for the reply any more.")
+    return coming.result()
 
 
 async def _judged(

@@ -11,6 +11,7 @@ import openai
 import pytest
 import uvicorn
 from chat_helpers import NEVER, Chatbot, make_chatbot, make_fixed_chatbot
+from waiting import wait_until
 
 from chatbot import safety
 from chatbot.chat import ChatSession
@@ -104,6 +105,22 @@ def test_a_stream_is_the_reply_in_parts(client: openai.OpenAI, options: dict[str
     assert usage.choices == []
     assert usage.usage.completion_tokens <= 25
     assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_who_hangs_up_in_the_line_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatbot.serving.openai.LOOK_SECONDS", 0.05)
+    engine, go_on = Engine(*make_chatbot(NEVER), 1), threading.Event()
+    hook = engine.model.lm_head.register_forward_pre_hook(lambda *_: go_on.wait(60) and None)
+    first = engine.submit([6], GenerationPreset())
+    with served(create_app({"chatbot": engine}, hosts=["127.0.0.1"])) as url:
+        wait_until(lambda: engine.load == (1, 0))
+        body = {"model": "chatbot", "messages": HELLO}
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{url}/v1/chat/completions", json=body, timeout=0.5)
+        wait_until(lambda: all(request.stopped for request in engine._waiting))
+        go_on.set()
+        assert len(list(first)) == 48
+    hook.remove()
 
 
 def test_words_come_one_by_one(serve: Serve) -> None:
