@@ -147,7 +147,7 @@ def record_of(model: Path) -> dict[str, Any]:
     if (path := beside(model, RECORD_NAME)) is None:
         return {}
     run: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    start = run["config"].get("start", SCRATCH)
+    start = run.get("config", {}).get("start", SCRATCH)  # a published record has none
     if start != SCRATCH:
         folder = hub_config_path("pretrained") if start == SHIPPED else Path(start)
         before = record_of(folder).get("licences") or {start: "unknown"}

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 import chatbot
 
 # A person reads the package in an afternoon. Before raising a limit, look for what can go.
-LINE_LIMITS = {"chatbot": 15800, "chatbot/modeling": 2240}
+LINE_LIMITS = {"chatbot": 15900, "chatbot/modeling": 2240}
 # The text at apache.org/licenses/LICENSE-2.0.txt
 APACHE_2_SHA256 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
 MACHINE_PATH = re.compile(r"(?<![\w.~/-])/(?:home|root|Users|work|opt|mnt)/\w")
