@@ -186,18 +186,15 @@ def prepare(
         OSError: nothing can be written beside `output`.
         ValueError: a setting that is not possible.
     """
-    sizes = {
-        "max_source_tokens": (max_source_tokens, 4),
-        "max_target_tokens": (max_target_tokens, 2),
-    }
-    optional = {
-        "vocab_size": vocab_size,
-        "target_vocab_size": target_vocab_size,
-        "num_proc": num_proc,
-    }
-    sizes |= {name: (value, 1) for name, value in optional.items() if value is not None}
-    for name, (value, least) in sizes.items():
-        if type(value) is not int or value < least:
+    for name, value, least in (
+        ("max_source_tokens", max_source_tokens, 4),
+        ("max_target_tokens", max_target_tokens, 2),
+        ("vocab_size", vocab_size, 1),
+        ("target_vocab_size", target_vocab_size, 1),
+        ("num_proc", num_proc, 1),
+    ):
+        is_left_out = value is None and least == 1
+        if not is_left_out and (type(value) is not int or value < least):
             raise ValueError(
                 f"{name}={value!r} is not possible; allowed: a whole number of at least {least}."
             )

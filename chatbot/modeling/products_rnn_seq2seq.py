@@ -32,7 +32,7 @@ def _by_onednn(inputs: Tensor, weight: Tensor) -> bool:
         and inputs.is_cpu
         and inputs.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and inputs.numel() * len(weight) >= _WORTHWHILE
     )
 

@@ -661,7 +661,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
         self.model = RnnSeq2SeqModel(config)
-        self.lm_head = Linear(config.hidden_size, config.decoder_vocab_size)
+        self.lm_head: nn.Linear = Linear(config.hidden_size, config.decoder_vocab_size)
         self.post_init()
 
     def post_init(self) -> None:
