@@ -197,7 +197,7 @@ def test_an_interruption_is_not_the_end_of_an_epoch(prepared: Path, tmp_path: Pa
     run = small_run(prepared, tmp_path / "run", **epochs, max_steps=50)
     with contextlib.redirect_stdout(CtrlC("step 1: training loss")):
         assert train(run) is None
-    assert [entry.name for entry in (run.folder / "checkpoints").iterdir()] == ["checkpoint-1"]
+    assert [entry.name for entry in (run.folder / "checkpoints").iterdir()] == ["checkpoint-2"]
     log = json.loads((run.folder / "log.json").read_text())
     assert not any("eval_loss" in entry for entry in log)
 

@@ -189,15 +189,15 @@ def prepare(
     for name, value, least in (
         ("max_source_tokens", max_source_tokens, 4),
         ("max_target_tokens", max_target_tokens, 2),
-        ("vocab_size", vocab_size, 1),
-        ("target_vocab_size", target_vocab_size, 1),
-        ("num_proc", num_proc, 1),
+        ("num_proc", 1 if num_proc is None else num_proc, 1),
     ):
-        is_left_out = value is None and least == 1
-        if not is_left_out and (type(value) is not int or value < least):
+        if type(value) is not int or value < least:
             raise ValueError(
                 f"{name}={value!r} is not possible; allowed: a whole number of at least {least}."
             )
+    for name, size in (("vocab_size", vocab_size), ("target_vocab_size", target_vocab_size)):
+        if size is not None and type(size) is not int:
+            raise ValueError(f"{name}={size!r} is not possible; allowed: a whole number.")
     task = natural_task(sources) if task is None else task
     if task not in get_args(Task):
         raise ValueError(f"task={task!r}: allowed are {', '.join(get_args(Task))}")

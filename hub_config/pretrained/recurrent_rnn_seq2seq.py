@@ -130,7 +130,7 @@ class RnnSeq2SeqRecurrentLayer(GradientCheckpointingLayer):
             opened = (gates[:, :-width] + recurrent[:, :-width]).sigmoid()
             reset, keep = opened.chunk(2, dim=-1)
             new = torch.tanh(gates[:, -width:] + reset * recurrent[:, -width:])
-            hidden = torch.lerp(new, hidden, keep)
+            hidden = new + keep * (hidden - new)
         return hidden, (hidden[:, None], cell[:, None])
 
     def _holding_column(self, weight: Tensor) -> Tensor:

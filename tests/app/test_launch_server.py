@@ -214,4 +214,4 @@ def test_requests_are_bounded(alone: str) -> None:
         assert refused.status_code == 413
         assert "longer than 4,000,000 bytes" in refused.json()["detail"]
     upload = httpx.post(f"{alone}/gradio_api/upload", files={"files": b"two bytes, or more"})
-    assert upload.status_code == 413
+    assert upload.status_code == 404

@@ -161,19 +161,19 @@ def test_a_given_tokenizer_is_used(source: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "least"),
+    ("name", "value", "allowed"),
     [
-        ("max_source_tokens", 3, 4),
-        ("max_source_tokens", "many", 4),
-        ("max_target_tokens", 1, 2),
-        ("vocab_size", 1e3, 1),
-        ("num_proc", 0, 1),
+        ("max_source_tokens", 3, "a whole number of at least 4."),
+        ("max_source_tokens", "many", "a whole number of at least 4."),
+        ("max_target_tokens", 1, "a whole number of at least 2."),
+        ("vocab_size", 1e3, "a whole number."),
+        ("num_proc", 0, "a whole number of at least 1."),
     ],
 )
 def test_impossible_settings(
-    source: Path, tmp_path: Path, name: str, value: Any, least: int
+    source: Path, tmp_path: Path, name: str, value: Any, allowed: str
 ) -> None:
-    said = f"{name}={value!r} is not possible; allowed: a whole number of at least {least}."
+    said = f"{name}={value!r} is not possible; allowed: {allowed}"
     with pytest.raises(ValueError, match=re.escape(said)):
         prepare([source], tmp_path / "out", **{name: value})
 

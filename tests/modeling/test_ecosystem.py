@@ -524,7 +524,7 @@ def test_an_adapter_trains_and_comes_back(settings: Settings, tmp_path: Path) ->
     before, untrained = weights(model), logits_of(model)
     lora = adapted(model)
     trained = {name for name, weight in lora.named_parameters() if weight.requires_grad}
-    linear = [name for name, part in model.named_modules() if type(part) is nn.Linear]
+    linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
     assert len(trained) == 2 * len([name for name in linear if name.endswith("base_layer")])
     assert all("lora_" in name for name in trained)
     torch.testing.assert_close(logits_of(lora), untrained, **CLOSE)
@@ -556,7 +556,7 @@ def test_linear_layers_that_an_adapter_leaves_alone() -> None:
     """Only the output layer: PEFT cannot merge into a matrix that is tied."""
     for settings in KINDS:
         linear = {
-            n for n, part in tiny_model(**settings).named_modules() if type(part) is nn.Linear
+            n for n, part in tiny_model(**settings).named_modules() if isinstance(part, nn.Linear)
         }
         assert {name for name in linear if name.split(".")[-1] not in TARGETS} == {"lm_head"}
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from chatbot.modeling import RnnSeq2SeqForConditionalGeneration
+from chatbot.modeling import recurrent_rnn_seq2seq as recurrent
 from chatbot.modeling.modeling_rnn_seq2seq import embed
 
 KINDS: list[Settings] = [
@@ -148,7 +149,7 @@ def test_a_whole_target_is_one_recurrent_call_a_layer(
 ) -> None:
     model = tiny_model(attention=attention, cell_type=cell, bidirectional=True).train()
     sequence = Calls(monkeypatch, torch, cell)
-    step = Calls(monkeypatch, torch, f"{cell}_cell")
+    step = Calls(monkeypatch, recurrent, "linear")
     packed = Calls(monkeypatch, torch._VF, "_pack_padded_sequence")
     model(*HOLED, labels=LABELS)
     # two layers on each side
@@ -160,9 +161,11 @@ def test_input_feeding_and_additive_attention_go_step_by_step(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_model(**settings)
-    sequence, step = Calls(monkeypatch, torch, "gru"), Calls(monkeypatch, torch, "gru_cell")
+    sequence = Calls(monkeypatch, torch, "gru")
+    step = Calls(monkeypatch, recurrent, "linear")
     model(*HOLED, labels=LABELS)
-    assert (sequence.count, step.count) == (2, 2 * LABELS.shape[1])
+    # two products at each step of each of two layers
+    assert (sequence.count, step.count) == (2, 4 * LABELS.shape[1])
 
 
 def test_final_states_are_side_by_side_for_each_layer() -> None:

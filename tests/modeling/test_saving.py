@@ -33,7 +33,7 @@ SAVED: list[Settings] = [
 ]  # fmt: skip
 TARGET = random_tokens(3, 4, vocabulary=13)
 PARTS = ("attention", "cache", "configuration", "copying", "dialogues", "generation")
-PARTS += ("modeling", "quantization", "recurrent")
+PARTS += ("modeling", "products", "quantization", "recurrent")
 
 
 @pytest.fixture
