@@ -45,9 +45,11 @@ def forget_values(app: Any, page: Any) -> None:
     page.state_session_capacity = KNOWN_PAGES
     app.state_holder.set_blocks(page)
     queue, process_events = page._queue, page._queue.process_events
+    timers: dict[str, asyncio.TimerHandle] = {}
 
     def drop(session: str) -> None:
-        """What a page did not fetch, unless more of it is on its way."""
+        """What a page did not fetch since its last reply ended, unless more is on its way."""
+        del timers[session]
         if all(event.session_hash != session for event in queue.event_ids_to_events.values()):
             queue.pending_messages_per_session.pop(session, None)
             queue.pending_event_ids_session.pop(session, None)
@@ -58,6 +60,9 @@ def forget_values(app: Any, page: Any) -> None:
         finally:
             for event in events:
                 event.data = event.request = None
-                asyncio.get_running_loop().call_later(SECONDS_TO_FETCH, drop, event.session_hash)
+                session, loop = event.session_hash, asyncio.get_running_loop()
+                if session in timers:
+                    timers[session].cancel()
+                timers[session] = loop.call_later(SECONDS_TO_FETCH, drop, session)
 
     page._queue.process_events = process_and_forget
