@@ -268,6 +268,8 @@ def test_only_the_same_replies_are_compared(
             )
     with pytest.raises(FileNotFoundError, match="holds no evaluation of the split 'test'"):
         evaluate(model, data, tmp_path / "out", about=ABOUT, splits=["test"], other=tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"scores-test\.npz"):
+        compare(output, tmp_path, "test", DECODINGS)
     assert not list(tmp_path.iterdir())
 
 
